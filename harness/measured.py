@@ -1,0 +1,43 @@
+"""How the numbers of a result are shown: their order, digits and titles."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Key in result['metrics'] -> digits after the point, metric of the published tables, key of its deviation.
+SHOWN: Mapping[str, tuple[int, str, str | None]] = {
+    "fid": (2, "fid", None),
+    "is_mean": (2, "is", "is_std"),
+    "is_adm": (2, "is", None),
+    "kid": (5, "kid", "kid_std"),
+    "precision": (3, "precision", None),
+    "recall": (3, "recall", None),
+    "cas_top1": (3, "cas_top1", None),
+    "cas_top5": (3, "cas_top5", None),
+}
+DEVIATIONS = frozenset(deviation for _, _, deviation in SHOWN.values() if deviation)
+
+
+def show(numbers: Mapping[str, float], key: str) -> str:
+    """A measured cell, with its deviation where it has one; a dash where it was not measured."""
+    value = numbers.get(key)
+    if value is None:
+        return "-"
+    digits, _, deviation = SHOWN.get(key, (4, key, None))
+    spread = numbers.get(deviation) if deviation else None
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def published_metric(key: str) -> str:
+    """The name of the metric in the published tables."""
+    return SHOWN[key][1] if key in SHOWN else key
+
+
+def keys(result: Mapping[str, Any]) -> list[str]:
+    """The metrics of a result in the order in which they are shown; deviations stand beside their means."""
+    found = [key for key in SHOWN if key in result["metrics"]]
+    return found + [key for key in result["metrics"] if key not in SHOWN and key not in DEVIATIONS]
+
+
+def title(result: Mapping[str, Any], key: str) -> str:
+    """The protocol of one number."""
+    return result["protocol"].get(key, key)

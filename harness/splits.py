@@ -1,0 +1,63 @@
+"""The splits of a recipe's dataset as image sets, decoded as training sees them but never flipped."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from harness.cache import digest
+from harness.images import Batch, ImageSet, RealImages
+from zoo.data.images import Images
+
+PART = 500  # images decoded at a time
+
+
+class SplitImages(ImageSet):
+    """One split of a dataset at the recipe's size, or a range of its shuffled order.
+
+    Args:
+        images: the data of a stage.
+        split: 'train' or 'test'.
+        first, count, seed: the range [first, first + count) of the order drawn from `seed`; by default all, in order.
+    """
+
+    def __init__(
+        self, images: Images, split: str, first: int = 0, count: int | None = None, seed: int | None = None
+    ):
+        self.images, self.split_name, self.first, self.seed = images, split, first, seed
+        name = images.split(split)
+        whole = images.source.count(name)
+        self.count = whole - first if count is None else count
+        self.shape = (images.size, images.size, images.channels)
+        self.classes = images.classes
+        self.name = f"{images.source.name} {name}"
+        self.dataset = images.source.name
+        self.source_fingerprint = images.source.fingerprint(name)
+
+    def parts(self) -> Iterator[Batch]:
+        examples = self.images.examples(self.split_name, count=self.count, seed=self.seed, first=self.first)
+        for batch in examples.batch(PART).prefetch(2).as_numpy_iterator():
+            yield batch["image"], batch["label"].astype(np.int64) if self.classes else None
+
+    def fingerprint(self) -> str:
+        crop = self.images.crop
+        settings = {name: str(value) for name, value in vars(crop).items()}
+        return digest(
+            [self.source_fingerprint, self.shape, type(crop).__name__, settings, self.first, self.count, self.seed]
+        )
+
+    def split(self, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
+        """As of every image set; the whole split skips to its part without decoding."""
+        if self.seed is not None:
+            return super().split(count, seed)
+        rest = self.count - count
+        return (
+            SplitImages(self.images, self.split_name, 0, count, seed),
+            SplitImages(self.images, self.split_name, count, rest, seed),
+        )
+
+
+def real_images(images: Images, reference_split: str) -> RealImages:
+    """The real side of an evaluation: classifiers learn from train and are tested on test, whatever the reference is."""
+    splits = {split: SplitImages(images, split) for split in ("train", "test")}
+    other = {"train": "test", "test": "train"}[reference_split]
+    return RealImages(splits[reference_split], splits["train"], splits["test"], spare=splits[other])

@@ -1,0 +1,63 @@
+"""The screen of every command: quiet imports, mistakes without tracebacks, progress with time left."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: the message says what was received, what is allowed and what to do."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the C++ lines that TensorFlow writes to descriptor 2 while it is imported.
+
+    TensorFlow writes them whatever TF_CPP_MIN_LOG_LEVEL says, and nothing follows afterwards.
+    An exception still reaches the screen: the descriptor is restored first.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    saved = os.dup(2)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras without their log lines; every command calls it before anything that needs them."""
+    if "tensorflow" in sys.modules:
+        return
+    with quiet():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+        tf.config.list_physical_devices()
+
+
+def say(text: str = "") -> None:
+    """Prints a line at once, also when the output goes into a file."""
+    print(text, flush=True)
+
+
+def command(main: Callable[[], int | None]) -> None:
+    """Runs `main` as a program: a UserError becomes one message and exit code 2, Ctrl-C exit code 130."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped by the keyboard; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)

@@ -1,0 +1,73 @@
+"""From a picture of any shape to a square of a given size: the two croppings of the papers."""
+
+import abc
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+
+class Crop(abc.ABC):
+    """Maps uint8 [h, w, 3] to uint8 [size, size, 3]; an image that has the size already passes unchanged."""
+
+    @abc.abstractmethod
+    def reduce(self, image: np.ndarray, size: int) -> np.ndarray:
+        """Crops and resizes a NumPy image, uint8 [h, w, 3] to uint8 [size, size, 3]."""
+
+    def __call__(self, image: tf.Tensor, size: int) -> tf.Tensor:
+        """Crops inside a tf.data graph; only images of another size leave the graph for Pillow."""
+        height, width = tf.unstack(tf.shape(image)[:2])
+
+        def fits(factor: int) -> tf.Tensor:
+            return tf.logical_and(tf.equal(height, factor * size), tf.equal(width, factor * size))
+
+        result = tf.case(
+            [(fits(1), lambda: image), (fits(2), lambda: self.half(image, size))],
+            default=lambda: self._outside(image, size),
+        )
+        return tf.ensure_shape(result, [size, size, 3])
+
+    def half(self, image: tf.Tensor, size: int) -> tf.Tensor:
+        """Reduces a square of exactly twice the size."""
+        return self._outside(image, size)
+
+    def _outside(self, image: tf.Tensor, size: int) -> tf.Tensor:
+        return tf.numpy_function(lambda array: self.reduce(array, size), [image], tf.uint8)
+
+
+class CenterCrop(Crop):
+    """ADM's cropping: halve by boxes while at least twice too large, then bicubic, then the central square.
+
+    guided-diffusion, `image_datasets.center_crop_arr`; Pillow's 8-bit resampling throughout.
+    """
+
+    def reduce(self, image: np.ndarray, size: int) -> np.ndarray:
+        picture = Image.fromarray(image)
+        while min(picture.size) >= 2 * size:
+            picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+        scale = size / min(picture.size)
+        shape = (round(picture.width * scale), round(picture.height * scale))
+        picture = picture.resize(shape, Image.Resampling.BICUBIC)
+        left, top = (picture.width - size) // 2, (picture.height - size) // 2
+        return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+    def half(self, image: tf.Tensor, size: int) -> tf.Tensor:
+        """One halving as Pillow rounds it: the means of pairs along the width, then along the height, halves up."""
+        wide = tf.cast(image, tf.int32)
+        rows = tf.bitwise.right_shift(wide[:, 0::2] + wide[:, 1::2] + 1, 1)
+        return tf.cast(tf.bitwise.right_shift(rows[0::2] + rows[1::2] + 1, 1), tf.uint8)
+
+
+class BigGANCrop(Crop):
+    """BigGAN's cropping: the central square of the shorter side, resized by area (bicubically where it must grow).
+
+    The paper speaks of area resampling. google/compare_gan resizes the same square bilinearly without antialiasing.
+    """
+
+    def reduce(self, image: np.ndarray, size: int) -> np.ndarray:
+        picture = Image.fromarray(image)
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.crop((left, top, left + side, top + side))
+        resampling = Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC
+        return np.asarray(square.resize((size, size), resampling))

@@ -1,0 +1,137 @@
+"""Steps from noise to image. A sampler is stateless: the loop over steps lives in zoo/sampling.py."""
+
+import abc
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from zoo.diffusion.objective import Prediction
+from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
+
+
+class Clipping(abc.ABC):
+    """Contract of the family: what is done to every predicted image before it is used."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Any) -> Any:
+        """[B, H, W, C] -> [B, H, W, C]."""
+
+
+class StaticClipping(Clipping):
+    """Clips the predicted image to [-1, 1] (DDPM's public code)."""
+
+    def __call__(self, x: Any) -> Any:
+        return ops.clip(x, -1.0, 1.0)
+
+
+class Sampler(abc.ABC):
+    """Contract of the family: one step of the reverse process.
+
+    `steps` respaces the trained process (see `retained_steps`; None: every step). `process` samples on a
+    schedule of its own instead, which only a network that is told the noise level itself allows.
+    """
+
+    def __init__(
+        self,
+        steps: int | str | None = None,
+        clipping: Clipping | None = None,
+        process: DiscreteProcess | None = None,
+    ) -> None:
+        if steps is not None and process is not None:
+            raise ValueError(f"steps must be None where process is given (it has its own steps), got {steps}")
+        if process is not None and not isinstance(process, ContinuousNoiseProcess):
+            raise ValueError(
+                "process must be a ContinuousNoiseProcess: a network that was told step indices knows no others"
+            )
+        if isinstance(steps, int) and steps < 2:
+            raise ValueError(f"steps must be at least 2, got {steps}")
+        self.steps, self.clipping, self.process = steps, clipping, process
+
+    def plan(self, trained: DiscreteProcess) -> DiscreteProcess:
+        """The process whose steps are walked, given the one that the network was trained on."""
+        if self.process is None:
+            return trained.respace(self.steps)
+        if not isinstance(trained, ContinuousNoiseProcess):
+            raise ValueError("Sampler.process needs a network trained on a ContinuousNoiseProcess")
+        return self.process
+
+    @property
+    def random(self) -> bool:
+        """Whether `step` uses its noise."""
+        return True
+
+    @abc.abstractmethod
+    def step(self, prediction: Prediction, z: Any, index: Any, noise: Any, process: DiscreteProcess) -> Any:
+        """z_t -> z_s, one step less noisy.
+
+        Args:
+            prediction: of the network at z, read on `process`.
+            z: [B, H, W, C].
+            index: int [B], the step of z; at 0 the result is the image.
+            noise: standard normal [B, H, W, C].
+            process: the plan.
+        """
+
+
+class AncestralSampler(Sampler):
+    """A draw from p(z_s | z_t) (DDPM, algorithm 2); the last step is its mean."""
+
+    def step(self, prediction: Prediction, z: Any, index: Any, noise: Any, process: DiscreteProcess) -> Any:
+        spread = ops.exp(0.5 * prediction.log_variance) * noise
+        return prediction.mean + _unless_last(index, spread)
+
+
+class DDIMSampler(Sampler):
+    """DDIM (Song et al. 2021, equation 12): eta = 0 is deterministic, eta = 1 as random as ancestral sampling.
+
+    The noise is derived again from the clipped image, as the public ADM code does.
+    """
+
+    def __init__(
+        self,
+        steps: int | str | None = None,
+        eta: float = 0.0,
+        clipping: Clipping | None = None,
+        process: DiscreteProcess | None = None,
+    ) -> None:
+        super().__init__(steps, clipping, process)
+        if eta < 0:
+            raise ValueError(f"eta must not be negative, got {eta}")
+        self.eta = eta
+
+    @property
+    def random(self) -> bool:
+        return self.eta > 0
+
+    def step(self, prediction: Prediction, z: Any, index: Any, noise: Any, process: DiscreteProcess) -> Any:
+        cumprod, previous = process.alphas_cumprod, process.alphas_cumprod_previous
+        # equation 16: the part of the noise that is drawn anew
+        sigma = self.eta * np.sqrt((1 - previous) / (1 - cumprod)) * np.sqrt(1 - cumprod / previous)
+        # rounding can take this below zero where abar is almost 0 and eta is 1
+        direction = np.sqrt(np.maximum(1 - previous - sigma**2, 0))
+        dtype = ops.dtype(z)
+        eps = noise_of(prediction.x, z, index, process)
+        mean = process.gather(np.sqrt(previous), index, dtype) * prediction.x
+        mean = mean + process.gather(direction, index, dtype) * eps
+        return mean + _unless_last(index, process.gather(sigma, index, dtype) * noise)
+
+    def invert(self, prediction: Prediction, z: Any, index: Any, process: DiscreteProcess) -> Any:
+        """z_s -> z_t, one step noisier: the deterministic walk backwards, which encodes an image (ADM, appendix F)."""
+        following = process.alphas_cumprod_next
+        dtype = ops.dtype(z)
+        eps = noise_of(prediction.x, z, index, process)
+        mean = process.gather(np.sqrt(following), index, dtype) * prediction.x
+        return mean + process.gather(np.sqrt(1 - following), index, dtype) * eps
+
+
+def noise_of(x: Any, z: Any, index: Any, process: DiscreteProcess) -> Any:
+    """The noise eps for which z = alpha x + sigma eps."""
+    dtype = ops.dtype(z)
+    alpha = process.gather(np.sqrt(process.alphas_cumprod), index, dtype)
+    return (z - alpha * x) / process.gather(np.sqrt(1 - process.alphas_cumprod), index, dtype)
+
+
+def _unless_last(index: Any, value: Any) -> Any:
+    keep = ops.cast(ops.reshape(index > 0, (-1, 1, 1, 1)), ops.dtype(value))
+    return keep * value

@@ -1,0 +1,237 @@
+"""A run on disk: trains the stages of a pipeline, samples from them, and keeps its own account."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from zoo.console import UserError, say
+from zoo.pipeline import Pipeline, Stage
+from zoo.recipe import Recipe
+from zoo.sampling import GivenLabels, StageSampler, sample_stage
+from zoo.training import randomness
+from zoo.training.checkpoints import Checkpoints, write_text
+from zoo.training.distribution import make_strategy
+from zoo.training.trainer import Trainer, restore_network
+
+PACKAGES = ("tensorflow", "keras", "numpy", "gin-config", "tensorflow-datasets", "tensorflow-gan", "scipy", "pillow")
+
+
+class Experiment:
+    """A pipeline and its work directory.
+
+    Args:
+        recipe: what was asked.
+        pipeline: as built from it.
+        workdir: everything is written below it, and nothing elsewhere.
+    """
+
+    def __init__(self, recipe: Recipe, pipeline: Pipeline, workdir: Path) -> None:
+        self.recipe, self.pipeline, self.workdir = recipe, pipeline, workdir
+        self._samplers: dict[tuple[str, str], tuple[StageSampler, list[Any]]] = {}
+
+    def record(self, strategy: str) -> None:
+        """Writes recipe.gin, operative.gin and one more entry of run.json."""
+        write_text(self.workdir / "recipe.gin", self.recipe.text())
+        write_text(self.workdir / "operative.gin", self.recipe.operative())
+        path = self.workdir / "run.json"
+        account = json.loads(path.read_text()) if path.is_file() else {"invocations": []}
+        account["recipe"] = str(self.recipe.path)
+        account["invocations"].append(
+            {
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "command": " ".join(["python -m zoo.run", *sys.argv[1:]]),
+                "commit": _commit(),
+                "seed": self.pipeline.seed,
+                "strategy": strategy,
+                "versions": versions(),
+            }
+        )
+        write_text(path, json.dumps(account, indent=1))
+
+    def stage_folder(self, stage: Stage) -> Path:
+        """Checkpoints, metrics and grids of a stage."""
+        return self.workdir / "stages" / stage.name
+
+    # ---- training
+
+    def train(self, stages: list[Stage], strategy: str) -> None:
+        """Trains stages one after the other; each goes on where its last checkpoint ends."""
+        machines = make_strategy(strategy)
+        for stage in stages:
+            problem = stage.images.source.missing()
+            if problem:
+                raise UserError(f"stage '{stage.name}': {problem}")
+            done = Checkpoints(self.stage_folder(stage) / "checkpoints").latest()
+            if done is not None and done >= stage.training.steps:
+                say(f"{stage.name}: trained, {done} steps")
+                continue
+            Trainer(stage, machines, self.stage_folder(stage), self.pipeline.seed).run()
+
+    # ---- sample sets
+
+    def sample_set(self, stages: list[Stage], checkpoint: str, part: tuple[int, int]) -> None:
+        """Writes the sample sets of stages, in the order of the cascade; whole shards are kept."""
+        for stage in stages:
+            before = self.pipeline.before(stage)
+            if before is None and stage.images.low_resolution is not None:
+                raise UserError(f"stage '{stage.name}' enlarges images: give them by --low_resolution FILE.npz")
+            folder = self.workdir / "samples" / stage.name
+            network, digest, step = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed)
+            following = self.pipeline.stages[self.pipeline.stages.index(stage) + 1 :]
+            identity = {
+                "stage": stage.name,
+                "checkpoint": {"step": step, "hash": digest},
+                "seed": self.pipeline.seed,
+                "shard": self.pipeline.samples.shard,
+                "batch": self.pipeline.samples.batch,
+                "labels": parts_of(self.pipeline.samples.labels),
+                "sampler": parts_of(stage.sampler),
+                "conditioning": parts_of(stage.conditioning),
+                "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
+            }
+            keep_float = bool(following) and any(getattr(part, "rounding", 0) is None for part in following[0].conditioning)
+            sample_stage(
+                stage,
+                network,
+                self.pipeline.samples,
+                folder,
+                identity,
+                self.pipeline.seed,
+                None if before is None else self.workdir / "samples" / before.name,
+                keep_float,
+                part,
+            )
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result must say of where its samples came from."""
+        last = self.pipeline.stages[-1]
+        sets = {}
+        for stage in self.pipeline.stages:
+            marker = self.workdir / "samples" / stage.name / "set.json"
+            sets[stage.name] = json.loads(marker.read_text()) if marker.is_file() else None
+        return {
+            "recipe": str(self.recipe.path),
+            "recipe_hash": hashlib.sha256(self.recipe.text().encode()).hexdigest(),
+            "stage": last.name,
+            "samples": sets,
+            "seed": self.pipeline.seed,
+            "commit": _commit(),
+            "versions": versions(),
+        }
+
+    # ---- images for a person
+
+    def sample(
+        self,
+        labels: list[int] | None = None,
+        count: int | None = None,
+        seed: int | None = None,
+        low_resolution: np.ndarray | None = None,
+        checkpoint: str = "last",
+    ) -> np.ndarray:
+        """Images of the last stage, uint8 [N, H, W, C].
+
+        Args:
+            labels: one an image; None takes those of the recipe's sample set.
+            count: images; by default one a label.
+            seed: by default the recipe's.
+            low_resolution: uint8 [N, h, w, C] to be enlarged by the super-resolution stages alone.
+            checkpoint: "last" or a step.
+        """
+        seed = self.pipeline.seed if seed is None else seed
+        given = self.pipeline.samples.labels if labels is None else GivenLabels(tuple(labels))
+        count = count or (len(low_resolution) if low_resolution is not None else len(labels or [0]))
+        stages = self.pipeline.stages
+        images = None
+        if low_resolution is not None:
+            images, stages = self._entry(low_resolution, stages)
+        for stage in stages:
+            images = self._sample_images(stage, np.arange(count), given, seed, images, checkpoint)
+        if images is None:
+            raise UserError("no stage takes these images")
+        return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+    def _entry(self, images: np.ndarray, stages: list[Stage]) -> tuple[np.ndarray, list[Stage]]:
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(f"low-resolution images must be uint8 [N, h, w, C], got {images.dtype} {images.shape}")
+        sizes = [stage.images.low_resolution for stage in stages]
+        if images.shape[1] != images.shape[2] or images.shape[1] not in sizes:
+            known = ", ".join(f"{size} x {size}" for size in sizes if size)
+            raise UserError(
+                f"low-resolution images must be {known or 'absent: no stage takes them'}, got {images.shape[1:3]}"
+            )
+        return images.astype(np.float32) / 127.5 - 1, stages[sizes.index(images.shape[1]) :]
+
+    def _sample_images(
+        self, stage: Stage, indices: np.ndarray, labels: Any, seed: int, before: np.ndarray | None, checkpoint: str
+    ) -> np.ndarray:
+        size = self.pipeline.samples.batch
+        if (stage.name, checkpoint) not in self._samplers:
+            network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed)
+            weights = [variable.value for variable in network.trainable_variables]
+            self._samplers[stage.name, checkpoint] = StageSampler(stage, network, size), weights
+        sampler, weights = self._samplers[stage.name, checkpoint]
+        batch = {"label": labels(indices, stage.images.classes, seed)} if stage.conditioned_on_class else {}
+        if before is not None:
+            batch["low_resolution"] = before
+        key = randomness.key(seed, f"{stage.name}/sampling")
+        parts = [slice(start, start + size) for start in range(0, len(indices), size)]
+        return np.concatenate(
+            [sampler.sample(key, indices[rows], {n: v[rows] for n, v in batch.items()}, weights) for rows in parts]
+        )
+
+
+def _set_hash(folder: Path) -> str | None:
+    marker = folder / "set.json"
+    return hashlib.sha256(marker.read_bytes()).hexdigest() if marker.is_file() else None
+
+
+def parts_of(component: Any) -> Any:
+    """A component as plain data: its class and what it was made with, all the way down."""
+    if isinstance(component, str | int | float | bool | type(None)):
+        return component
+    if isinstance(component, list | tuple):
+        return [parts_of(part) for part in component]
+    if isinstance(component, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(component).tobytes()).hexdigest()[:16]
+    if isinstance(component, keras.layers.Layer):
+        return type(component).__name__
+    return {"class": type(component).__name__, **{name: parts_of(part) for name, part in vars(component).items()}}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of this project, with a mark where the tree has changes; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+changes" if changed else commit

@@ -1,0 +1,185 @@
+"""A stage is a network with all it needs to be trained and sampled; a pipeline is a list of stages."""
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from zoo.console import UserError
+from zoo.data.images import Images
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, Draws, LowResolution
+from zoo.diffusion.objective import Objective
+from zoo.diffusion.process import ContinuousNoiseProcess
+from zoo.diffusion.samplers import Sampler
+from zoo.sampling import SampleSet
+from zoo.training.trainer import Training
+
+if TYPE_CHECKING:
+    from harness.evaluate import Evaluation
+
+Specification = dict[str, tuple[tuple[int, ...], str]]
+
+
+class Stage:
+    """One model of a cascade: network, diffusion, data, optimizer and sampler.
+
+    Args:
+        name: of its folders and on the screen.
+        network: the denoiser; it makes its variables when `build_network` is called.
+        objective: process, target, variance and loss.
+        images: the data.
+        sampler: the walk from noise to image.
+        training: batch, steps, optimizer.
+        conditioning: what the network is told besides the noise level.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: keras.Model,
+        objective: Objective,
+        images: Images,
+        sampler: Sampler,
+        training: Training,
+        conditioning: tuple[Conditioning, ...] = (),
+    ) -> None:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"name must consist of letters, digits, - and _, got '{name}'")
+        self.name, self.network, self.objective, self.images = name, network, objective, images
+        self.sampler, self.training, self.conditioning = sampler, training, tuple(conditioning)
+        sampler.plan(objective.process)  # a respacing that cannot be had is found before training
+        enlarges = any(isinstance(part, LowResolution) for part in self.conditioning)
+        if enlarges != (images.low_resolution is not None):
+            raise ValueError(
+                f"conditioning of stage '{name}' {'has' if enlarges else 'lacks'} LowResolution, but "
+                f"Images.low_resolution is {images.low_resolution}"
+            )
+
+    # ---- shapes
+
+    @property
+    def size(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.images.size
+
+    @property
+    def sampler_steps(self) -> int:
+        """Network evaluations a sample."""
+        return self.sampler.plan(self.objective.process).steps
+
+    @property
+    def conditioned_on_class(self) -> bool:
+        """Whether the network is told the class."""
+        return any(isinstance(part, ClassLabel) for part in self.conditioning)
+
+    def input_spec(self, batch: int) -> Specification:
+        """Name -> (shape, dtype) of what the network is called with."""
+        channels = self.images.channels
+        spec: Specification = {"image": ((batch, self.size, self.size, channels), "float32")}
+        continuous = isinstance(self.objective.process, ContinuousNoiseProcess)
+        spec["logsnr" if continuous else "time"] = ((batch,), "float32")
+        if self.conditioned_on_class:
+            spec["label"] = ((batch,), "int32")
+        low = self.images.low_resolution
+        if low is not None:
+            spec["low_resolution"] = ((batch, low, low, channels), "float32")
+            spec["low_resolution_time"] = ((batch,), "float32")
+        return spec
+
+    def output_shape(self, batch: int) -> tuple[int, ...]:
+        """What the network must return: twice the channels where the variance is learned."""
+        return batch, self.size, self.size, self.images.channels * self.objective.variance.outputs
+
+    # ---- building and running
+
+    def build_network(self, seed: int) -> keras.Model:
+        """The network with its variables, initialised from the seed; called inside the scope of the strategy."""
+        if not self.network.built:
+            keras.utils.set_random_seed((seed * 1_000_003 + zlib.crc32(self.name.encode())) % 2**31)
+            self.network({name: keras.KerasTensor(*what) for name, what in self.input_spec(1).items()})
+            classes = self.images.classes
+            known = getattr(self.network, "classes", None)
+            if self.conditioned_on_class and known is not None and known != classes:
+                raise UserError(f"stage '{self.name}': the network has {known} classes, the data {classes}")
+        return self.network
+
+    def conditioning_draws(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
+        """What conditioning needs drawn, in training or sampling."""
+        draws: Draws = {}
+        for part in self.conditioning:
+            draws |= part.randomness(shapes)
+        return draws
+
+    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
+        """What a training step needs drawn, given the shapes of its batch."""
+        return {**self.objective.randomness(shapes["image"]), **self.conditioning_draws(shapes)}
+
+    def training_loss(
+        self, network: keras.Model, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor], seed: tf.Tensor
+    ) -> tf.Tensor:
+        """The loss [B] of a batch of `image`, `label` and `low_resolution`."""
+        inputs: dict[str, Any] = {}
+        for part in self.conditioning:
+            inputs |= part.training_inputs(batch, random)
+        return self.objective.training_loss(network, batch["image"], inputs, random, seed)
+
+    def sampling_inputs(self, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Network inputs that stay the same over all steps of a sample."""
+        inputs: dict[str, Any] = {}
+        for part in self.conditioning:
+            inputs |= part.sampling_inputs(batch, random)
+        return inputs
+
+
+class Pipeline:
+    """A cascade: each stage enlarges the images of the stage before. One model is a list of one stage.
+
+    Args:
+        stages: from the lowest resolution up.
+        samples: what is sampled by default.
+        evaluation: how the samples of the last stage are scored; None does not score.
+        seed: of initial weights, data order, noise and samples.
+    """
+
+    def __init__(
+        self, stages: list[Stage], samples: SampleSet, evaluation: "Evaluation | None" = None, seed: int = 0
+    ) -> None:
+        if not stages:
+            raise ValueError("stages must not be empty")
+        names = [stage.name for stage in stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages must have different names, got {names}")
+        for before, stage in zip([None, *stages[:-1]], stages, strict=True):
+            _check_fit(before, stage)
+        self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
+
+    def stage(self, name: str) -> Stage:
+        """The stage of a name."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise UserError(f"--stage must be one of {', '.join(stage.name for stage in self.stages)}, got '{name}'")
+
+    def before(self, stage: Stage) -> Stage | None:
+        """The stage whose images `stage` enlarges."""
+        position = self.stages.index(stage)
+        return self.stages[position - 1] if position else None
+
+
+def _check_fit(before: Stage | None, stage: Stage) -> None:
+    low = stage.images.low_resolution
+    if before is None:
+        return  # a first stage with a low-resolution input enlarges images from elsewhere
+    if low is None:
+        raise ValueError(
+            f"stages: '{stage.name}' follows '{before.name}' but takes no low-resolution images: set "
+            f"{stage.name}/Images.low_resolution = {before.size}"
+        )
+    if low != before.size:
+        raise ValueError(
+            f"stages: '{stage.name}' takes low-resolution images of {low} pixels, but '{before.name}' gives "
+            f"{before.size}: set {stage.name}/Images.low_resolution = {before.size}"
+        )
+    if low > stage.size or stage.size % low:
+        raise ValueError(f"stages: {low} pixels cannot be enlarged to {stage.size} by a whole factor")

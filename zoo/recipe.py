@@ -1,0 +1,180 @@
+"""A recipe: one Gin file becomes a pipeline. Loads, overrides, checks, builds and freezes it.
+
+Loading and the check of names import no TensorFlow; building does.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo import registry as catalogue
+from zoo.console import UserError, import_tensorflow, say
+from zoo.recipe_names import Findings, check_names
+from zoo.recipe_parsing import Mistake, Source, parse, shown
+from zoo.recipe_scopes import Instance
+from zoo.registry import Registry, short_count
+from zoo.signatures import Signatures
+from zoo.spelling import did_you_mean
+
+if TYPE_CHECKING:
+    from zoo.pipeline import Pipeline
+
+# Fragments that recipes include; by themselves they lack values.
+FRAGMENTS = "base"
+
+
+@dataclass
+class Recipe:
+    """A recipe as it was asked for: a file, its includes, and bindings from the command line.
+
+    Attributes:
+        path: the file.
+        source: its bindings with their places.
+        signatures: what the components of the catalogue take.
+    """
+
+    path: Path
+    source: Source
+    signatures: Signatures
+    _findings: Findings | None = field(default=None, repr=False)
+    _operative: str | None = field(default=None, repr=False)
+
+    @property
+    def registry(self) -> Registry:
+        return self.signatures.registry
+
+    @property
+    def instances(self) -> list[Instance]:
+        """The components that building builds, each in its scope."""
+        return list(self._checked().instances)
+
+    def check_names(self) -> list[Mistake]:
+        """The mistakes that names, types and scopes show, without building anything."""
+        return list(self._checked().mistakes)
+
+    def build(self) -> "Pipeline":
+        """Builds the pipeline; afterwards Gin's global configuration is this recipe's.
+
+        Raises:
+            UserError: all mistakes of the names, or else the first value that a constructor refuses.
+        """
+        findings = self._checked()
+        if findings.mistakes:
+            raise UserError("\n".join(map(str, findings.mistakes)))
+        import_tensorflow()
+        from zoo import recipe_building
+
+        built = recipe_building.build(self.source, findings.instances, self.registry)
+        self._operative = built.operative
+        return built.root
+
+    def text(self) -> str:
+        """The recipe as asked: includes written out, the command line's bindings at the end. It parses again."""
+        return self.source.text
+
+    def operative(self) -> str:
+        """The recipe as built: every parameter of every component, defaults included."""
+        if self._operative is None:
+            raise ValueError("operative() needs the recipe built first")
+        return self._operative
+
+    def freeze(self, workdir: Path) -> None:
+        """Writes recipe.gin (as asked) and, once built, operative.gin (as built) into the work directory."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(workdir / "recipe.gin", self.text())
+        if self._operative is not None:
+            _write(workdir / "operative.gin", self._operative)
+
+    def _checked(self) -> Findings:
+        if self._findings is None:
+            self._findings = check_names(self.source, self.signatures)
+        return self._findings
+
+
+def load(path: str | Path, bindings: Sequence[str] = (), signatures: Signatures | None = None) -> Recipe:
+    """Reads a recipe; its mistakes are found by `check_names` and `build`.
+
+    Args:
+        path: a Gin file, or the name of a recipe in registry.yaml.
+        bindings: Gin bindings that are applied last, as of `--gin_bindings`.
+        signatures: of the catalogue; registry.yaml's where None. Passed on, it is read once for many recipes.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    signatures = signatures or Signatures(catalogue.load())
+    file = _find(str(path), signatures.registry)
+    return Recipe(file, parse(file, bindings), signatures)
+
+
+def _find(path: str, registry: Registry) -> Path:
+    if path in registry.recipes:
+        return registry.root / registry.recipes[path].file
+    file = Path(path)
+    for candidate in (file, registry.root / path):
+        if candidate.is_file():
+            return candidate
+    if file.is_dir():
+        raise UserError(f"{path} is a folder; name one recipe in it (a folder can only be checked)")
+    names = [entry.file for entry in registry.recipes.values()] + list(registry.recipes)
+    names += [str(near) for near in file.parent.glob("*.gin")]
+    raise UserError(f"there is no recipe {path}; {did_you_mean(path, names)}")
+
+
+def check(path: str | Path, bindings: Sequence[str] = (), signatures: Signatures | None = None) -> int:
+    """Checks a recipe, or all recipes of a folder, and prints a line for each; the exit code is 0 if all are right.
+
+    First the names are checked, then the pipeline is built symbolically: no weights are made and no data is read.
+    """
+    signatures = signatures or Signatures(catalogue.load())
+    files = _recipes_in(Path(path)) if Path(path).is_dir() else [_find(str(path), signatures.registry)]
+    recipes = [load(file, bindings, signatures) for file in files]
+    wrong = 0
+    for recipe in recipes:
+        name = shown(recipe.path)
+        try:
+            say(f"ok  {name}  ({_sizes(recipe)})")
+        except UserError as error:
+            wrong += 1
+            say(f"wrong  {name}")
+            say("\n".join(f"    {line}" for line in str(error).splitlines()))
+    if len(recipes) > 1:
+        say(f"{len(recipes) - wrong} of {len(recipes)} recipes are right")
+    return 1 if wrong else 0
+
+
+def _recipes_in(folder: Path) -> list[Path]:
+    found = sorted(file for file in folder.rglob("*.gin") if FRAGMENTS not in file.relative_to(folder).parts[:-1])
+    if not found:
+        raise UserError(f"there is no recipe (*.gin) in {folder}")
+    return found
+
+
+def _sizes(recipe: Recipe) -> str:
+    """Builds a recipe without weights; "base 1.2M, sr 0.9M"."""
+    pipeline = recipe.build()
+    from zoo import recipe_building, symbolic
+
+    counts = []
+    for stage in pipeline.stages:
+        part = "images"
+        try:
+            stage.images.check()
+            part = "network"
+            counts.append(f"{stage.name} {short_count(symbolic.build(stage).parameters)}")
+        except (UserError, ValueError, TypeError) as error:
+            instances = recipe.instances
+            place = recipe_building.explain_stage(error, stage.name, part, recipe.source, instances)
+            raise UserError(str(place)) from error
+    return ", ".join(counts)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes beside the place and renames, so that the file is whole or not there."""
+    beside = path.with_name(path.name + ".writing")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+

@@ -1,0 +1,209 @@
+"""registry.yaml: the catalogue of components and recipes. Reading it imports no component and no TensorFlow."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.console import UserError, import_tensorflow
+from zoo.spelling import did_you_mean
+
+PROJECT = Path(__file__).resolve().parent.parent
+WIDTH = 80
+
+COMPONENT_FIELDS = {"family", "target", "source"}
+RECIPE_FIELDS = {"file", "title", "paper", "dataset", "rows", "parameters"}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One interchangeable part: its name is its class's name and its Gin name."""
+
+    name: str
+    family: str
+    target: str
+    source: str | None
+    line: int
+
+    @property
+    def module(self) -> str:
+        return self.target.rpartition(".")[0]
+
+    def load(self) -> type:
+        """Imports the class; the only place where a component's module is run."""
+        if self.module.startswith(("zoo.", "harness.")):
+            import_tensorflow()
+        try:
+            return getattr(importlib.import_module(self.module), self.name)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"registry.yaml:{self.line}: cannot import {self.target} ({error})") from error
+
+
+@dataclass(frozen=True)
+class RecipeEntry:
+    """One published system: where its recipe is and what it is compared with.
+
+    Attributes:
+        parameters: stage name -> parameter count of its network.
+        rows: published rows, as "paper/table:row", that are printed beside the result.
+    """
+
+    name: str
+    file: str
+    title: str
+    paper: str | None
+    dataset: str
+    rows: tuple[str, ...] = ()
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The catalogue as read from `file`."""
+
+    file: Path
+    components: Mapping[str, Component]
+    recipes: Mapping[str, RecipeEntry]
+
+    @property
+    def root(self) -> Path:
+        """The folder that recipes' paths are relative to."""
+        return self.file.parent
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of duplicate keys silently; this loader refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                message = f"'{key.value}' was given on line {seen[key.value]} already; keep one of them"
+                raise yaml.constructor.ConstructorError(problem=message, problem_mark=key.start_mark)
+            seen[key.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def load(path: Path | str | None = None) -> Registry:
+    """Reads and checks the catalogue.
+
+    Args:
+        path: the file; the registry.yaml of this project where None.
+
+    Raises:
+        UserError: the file is not there, is not YAML, or names something twice or incompletely.
+    """
+    file = Path(path) if path is not None else PROJECT / "registry.yaml"
+    try:
+        loader = _StrictLoader(file.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        content = loader.construct_document(node) if node is not None else {}
+    except FileNotFoundError as error:
+        raise UserError(f"{file} is not there: the zoo's catalogue belongs beside the folder zoo/") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{file}:{line}: {error.problem or error}") from error
+    lines = _lines(node)
+    _require_fields(file, "the top level", 1, content, {"components", "recipes"}, set())
+    components = {
+        name: _component(file, name, entry, lines.get(("components", name), 1))
+        for name, entry in (content.get("components") or {}).items()
+    }
+    recipes = {
+        name: _recipe(file, name, entry, lines.get(("recipes", name), 1))
+        for name, entry in (content.get("recipes") or {}).items()
+    }
+    return Registry(file, components, recipes)
+
+
+def _lines(root: yaml.Node | None) -> dict[tuple[str, str], int]:
+    """(section, name) -> line number of every entry."""
+    found = {}
+    for section, entries in root.value if isinstance(root, yaml.MappingNode) else []:
+        for name, _ in entries.value if isinstance(entries, yaml.MappingNode) else []:
+            found[section.value, name.value] = name.start_mark.line + 1
+    return found
+
+
+def _require_fields(file: Path, what: str, line: int, entry: Any, allowed: set[str], required: set[str]) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"{file}:{line}: {what} must be a mapping of {', '.join(sorted(allowed))}, got {entry!r}")
+    for name in entry:
+        if name not in allowed:
+            raise UserError(f"{file}:{line}: {what} has an unknown field '{name}'; {did_you_mean(str(name), allowed)}")
+    for name in sorted(required - set(entry)):
+        raise UserError(f"{file}:{line}: {what} lacks the field '{name}'")
+
+
+def _component(file: Path, name: str, entry: Any, line: int) -> Component:
+    _require_fields(file, f"component {name}", line, entry, COMPONENT_FIELDS, {"family", "target"})
+    target = entry["target"]
+    if target.rpartition(".")[2] != name:
+        raise UserError(f"{file}:{line}: component {name} targets {target}; the key must be the class's name")
+    return Component(name, entry["family"], target, entry.get("source"), line)
+
+
+def _recipe(file: Path, name: str, entry: Any, line: int) -> RecipeEntry:
+    _require_fields(file, f"recipe {name}", line, entry, RECIPE_FIELDS, {"file", "title", "dataset"})
+    return RecipeEntry(
+        name=name,
+        file=entry["file"],
+        title=entry["title"],
+        paper=entry.get("paper"),
+        dataset=entry["dataset"],
+        rows=tuple(entry.get("rows") or ()),
+        parameters=dict(entry.get("parameters") or {}),
+    )
+
+
+def short_count(count: float) -> str:
+    """A count in at most five characters: 512, 1.2K, 10.7M, 554M, 1.3B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        # 0.9995 rounds up to the next unit in three digits.
+        if abs(count) >= size * 0.9995:
+            scaled = count / size
+            return f"{scaled:.0f}{letter}" if scaled >= 99.95 else f"{scaled:.1f}{letter}"
+    return f"{count:.0f}"
+
+
+def listing(registry: Registry) -> list[dict[str, Any]]:
+    """The recipes as JSON-able dictionaries, in the catalogue's order."""
+    return [
+        {
+            "name": entry.name,
+            "file": entry.file,
+            "title": entry.title,
+            "paper": entry.paper,
+            "dataset": entry.dataset,
+            "rows": list(entry.rows),
+            "parameters": dict(entry.parameters),
+        }
+        for entry in registry.recipes.values()
+    ]
+
+
+def render_list(registry: Registry) -> str:
+    """The recipes as a table of at most 80 columns: name, paper, dataset, parameters; the file below each."""
+    rows = [("recipe", "paper", "dataset", "parameters")]
+    for entry in registry.recipes.values():
+        counts = ", ".join(f"{stage} {short_count(count)}" for stage, count in entry.parameters.items())
+        rows.append((entry.name, entry.paper or "-", entry.dataset, counts or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [_row(row, widths) for row in rows]
+    text = [lines[0], "-" * WIDTH]
+    for line, entry in zip(lines[1:], registry.recipes.values(), strict=True):
+        text += [line, _clip(f"    {entry.title}"), _clip(f"    {entry.file}")]
+    return "\n".join(text)
+
+
+def _row(cells: tuple[str, ...], widths: list[int]) -> str:
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+    return _clip("  ".join([*padded, cells[-1]]))
+
+
+def _clip(line: str) -> str:
+    return line.rstrip() if len(line.rstrip()) <= WIDTH else line[: WIDTH - 3] + "..."

@@ -1,0 +1,185 @@
+"""Assembles, trains, samples and scores a diffusion system from a Gin recipe.
+
+    python -m zoo.run --recipe recipes/quickstart.gin            train, sample, evaluate
+    python -m zoo.run --recipe R --do check                      is it right? R may be a folder
+    python -m zoo.run --recipe R --do describe                   parameters, FLOPs, memory, time
+    python -m zoo.run --recipe R --do train --stage sr           one stage; again: goes on
+    python -m zoo.run --recipe R --do sample --labels 2,3 --count 8   PNG files and a grid
+    python -m zoo.run --recipe R --do evaluate                   score the samples again
+    python -m zoo.run --list                                     the recipes of this zoo
+
+The same command after a crash goes on where the last checkpoint or shard ends.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from zoo.console import UserError, command, import_tensorflow, say
+
+if TYPE_CHECKING:
+    from zoo.experiment import Experiment
+
+ACTIONS = ("all", "train", "sample", "evaluate", "check", "describe")
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("recipe", None, "a .gin file; with --do check also a folder. Default: WORKDIR/recipe.gin")
+flags.DEFINE_enum("do", "all", ACTIONS, "what is done; all = train, sample, evaluate")
+flags.DEFINE_string("workdir", None, "where everything is written. Default: runs/NAME-OF-RECIPE")
+flags.DEFINE_multi_string("gin_bindings", [], "a binding that overrides the recipe's, 'SampleSet.count = 50_000'")
+flags.DEFINE_string("stage", None, "only this stage (train, sample)")
+flags.DEFINE_string("strategy", "auto", "the machines: auto, one, mirrored, multiworker, tpu")
+flags.DEFINE_string("checkpoint", "last", "sample from: last, or a step")
+flags.DEFINE_string("shard", "1/1", "sample part i of n, as one of n independent workers: 3/8")
+flags.DEFINE_list("labels", None, "sample these classes, as pictures for a person")
+flags.DEFINE_integer("count", None, "how many pictures, with --labels or --low_resolution", lower_bound=1)
+flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default")
+flags.DEFINE_string("low_resolution", None, "npz with uint8 images (arr_0) that the super-resolution stages enlarge")
+flags.DEFINE_boolean("list", False, "show the recipes of this zoo")
+flags.DEFINE_boolean("json", False, "list and describe as JSON")
+flags.DEFINE_boolean("names_only", False, "check names and types alone, without building anything")
+flags.DEFINE_boolean("help", False, "this text")
+
+
+def main() -> int:
+    """Reads the command line and does what it says; returns the exit code."""
+    try:
+        rest = FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        raise UserError(f"{error}; see python -m zoo.run --help") from error
+    if FLAGS.help:
+        print(__doc__ + FLAGS.module_help(sys.modules[__name__]))
+        return 0
+    if rest:
+        raise UserError(f"unexpected argument '{rest[0]}': every argument is a flag; see python -m zoo.run --help")
+    if FLAGS.list:
+        return _list()
+    path = _recipe_path()
+    from zoo import recipe as recipes
+
+    if FLAGS.do == "check":
+        return recipes.check(path, FLAGS.gin_bindings, depth="names" if FLAGS.names_only else "full")
+    recipe = recipes.load(path, FLAGS.gin_bindings)
+    import_tensorflow()
+    pipeline = recipe.build()
+    if FLAGS.do == "describe":
+        return _describe(pipeline)
+    from zoo.experiment import Experiment
+
+    workdir = Path(FLAGS.workdir or Path("runs") / Path(path).stem)
+    return _run(Experiment(recipe, pipeline, workdir))
+
+
+def _recipe_path() -> str:
+    if FLAGS.recipe:
+        return FLAGS.recipe
+    if FLAGS.workdir and (Path(FLAGS.workdir) / "recipe.gin").is_file():
+        return str(Path(FLAGS.workdir) / "recipe.gin")
+    raise UserError("--recipe FILE is needed (python -m zoo.run --list shows them), or --workdir of an earlier run")
+
+
+def _list() -> int:
+    from zoo import registry
+
+    catalogue = registry.load()
+    say(json.dumps(catalogue.recipes_json(), indent=1) if FLAGS.json else registry.render_list(catalogue))
+    return 0
+
+
+def _describe(pipeline: object) -> int:
+    from zoo import describe
+
+    description = describe.describe(pipeline)
+    say(json.dumps(description, indent=1) if FLAGS.json else describe.render(description))
+    return 0
+
+
+def _run(experiment: "Experiment") -> int:
+    pipeline = experiment.pipeline
+    stages = pipeline.stages if FLAGS.stage is None else [pipeline.stage(FLAGS.stage)]
+    part = _part(FLAGS.shard)
+    say(f"work directory: {experiment.workdir}")
+    if FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution):
+        return _pictures(experiment)
+    experiment.record(FLAGS.strategy)
+    if FLAGS.do in ("all", "train"):
+        experiment.train(stages, FLAGS.strategy)
+    if FLAGS.do in ("all", "sample"):
+        experiment.sample_set(stages, FLAGS.checkpoint, part)
+    if FLAGS.do in ("all", "evaluate") and FLAGS.stage is None:
+        return _evaluate(experiment)
+    return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
+        raise UserError(f"--shard must be i/n with 1 <= i <= n, such as 3/8, got '{text}'")
+    return int(number), int(total)
+
+
+def _pictures(experiment: "Experiment") -> int:
+    import numpy as np
+    from PIL import Image
+
+    from zoo.data.pictures import write_grid
+
+    images = None
+    if FLAGS.low_resolution:
+        try:
+            images = np.load(FLAGS.low_resolution)["arr_0"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"--low_resolution must be an npz file with images in arr_0: {error}") from error
+    try:
+        labels = None if FLAGS.labels is None else [int(label) for label in FLAGS.labels]
+    except ValueError as error:
+        raise UserError(f"--labels must be whole numbers such as 207,933, got {','.join(FLAGS.labels)}") from error
+    result = experiment.sample(labels, FLAGS.count, FLAGS.seed, images, FLAGS.checkpoint)
+    folder = experiment.workdir / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(result):
+        name = f"{i:03d}.png" if labels is None else f"{i:03d}-class{labels[i % len(labels)]}.png"
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / name)
+    write_grid(folder / "grid.png", result, scale=max(1, 128 // result.shape[1]))
+    say(f"{len(result)} pictures and grid.png in {folder}")
+    return 0
+
+
+def _evaluate(experiment: "Experiment") -> int:
+    """Scores the last stage's samples and prints the row beside the published one."""
+    evaluation = experiment.pipeline.evaluation
+    if evaluation is None:
+        say("the recipe has no Pipeline.evaluation: nothing is scored")
+        return 0
+    from harness import report
+    from zoo import registry
+    from zoo.data.pictures import write_grid
+    from zoo.sample_files import read_images
+
+    import numpy as np
+
+    last = experiment.pipeline.stages[-1]
+    samples = experiment.workdir / "samples" / last.name
+    cache = experiment.workdir / "cache"
+    result = evaluation.evaluate(samples, last.images, cache, experiment.provenance())
+    from zoo.training.checkpoints import write_text
+
+    path = experiment.workdir / "results" / f"{last.name}.json"
+    write_text(path, json.dumps(result, indent=1))
+    shown = read_images(samples, np.arange(min(64, experiment.pipeline.samples.count)), experiment.pipeline.samples.shard)
+    from zoo.data.pictures import to_bytes
+
+    grid = experiment.workdir / "results" / f"{last.name}.png"
+    write_grid(grid, to_bytes(shown), scale=max(1, 64 // last.size))
+    rows = registry.load().rows_of(experiment.recipe.path)
+    report.print_row(result, rows)
+    report.write_report(experiment.workdir)
+    say(f"samples: {grid}\nresult:  {path}\nreport:  {experiment.workdir / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    command(main)

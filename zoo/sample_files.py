@@ -1,0 +1,68 @@
+"""Sample sets on disk: shards of uint8 images and labels, in the layout of the ADM evaluation suite."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.console import UserError, say
+from zoo.data.pictures import to_bytes
+from zoo.training.checkpoints import write_text
+
+
+def claim(folder: Path, identity: dict[str, Any]) -> str:
+    """Makes the folder the set of `identity`; shards of another one are removed."""
+    text = json.dumps(identity, indent=1, sort_keys=True)
+    marker = folder / "set.json"
+    if folder.is_dir() and not (marker.is_file() and marker.read_text() == text):
+        say(f"{folder} holds samples of other weights or settings: they are made anew")
+        shutil.rmtree(folder)
+    if not marker.is_file():
+        write_text(marker, text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_images(folder: Path, indices: np.ndarray, shard: int) -> np.ndarray:
+    """Images of a sample set float32 [n, H, W, C] in [-1, 1], unrounded where they were stored so."""
+    parts = []
+    for number in np.unique(indices // shard):
+        exact = folder / "s0000" / f"shard-{number:05d}.npz"
+        path = exact if exact.is_file() else folder / f"shard-{number:05d}.npz"
+        try:
+            images = np.load(path)["arr_0"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path} is missing or damaged: sample the stage before first") from error
+        images = images if images.dtype == np.float32 else images.astype(np.float32) / 127.5 - 1
+        wanted = indices[indices // shard == number] - number * shard
+        if wanted.max() >= len(images):
+            raise UserError(f"{path} has {len(images)} images, {wanted.max() + 1} are needed: sample that stage again")
+        parts.append(images[wanted])
+    return np.concatenate(parts)
+
+
+def is_whole(path: Path, count: int) -> bool:
+    """Whether a shard is there with at least `count` images (its last one may have grown since)."""
+    try:
+        with np.load(path) as arrays:
+            return len(arrays["arr_0"]) == count
+    except (OSError, ValueError, KeyError, EOFError):
+        return False
+
+
+def write_shard(path: Path, images: np.ndarray, labels: np.ndarray | None, keep_float: bool) -> None:
+    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1`; each file is written whole or not at all."""
+    arrays = {"arr_0": to_bytes(images)} | ({} if labels is None else {"arr_1": labels.astype(np.int64)})
+    if keep_float:
+        _write_npz(path.parent / "s0000" / path.name, {**arrays, "arr_0": images.astype(np.float32)})
+    _write_npz(path, arrays)
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)

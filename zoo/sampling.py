@@ -1,0 +1,223 @@
+"""Sample sets: images by index, in shards, from a cascade of stages."""
+
+import abc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from zoo.console import UserError
+from zoo.sample_files import claim, is_whole, read_images, write_shard
+from zoo.training import randomness
+
+if TYPE_CHECKING:
+    from zoo.pipeline import Stage
+
+
+class Labels(abc.ABC):
+    """Contract of the family: the label of image i is a function of (seed, i) alone."""
+
+    @abc.abstractmethod
+    def __call__(self, indices: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        """int64 labels of the images `indices`, each in 0 .. classes - 1."""
+
+
+class BalancedLabels(Labels):
+    """Every class equally often: image i has label i mod classes."""
+
+    def __call__(self, indices: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        return indices.astype(np.int64) % classes
+
+
+class DrawnLabels(Labels):
+    """Labels drawn as the data has them: uniformly, or with the `frequencies` of its classes."""
+
+    def __init__(self, frequencies: tuple[float, ...] | None = None) -> None:
+        if frequencies is not None and (min(frequencies) < 0 or sum(frequencies) <= 0):
+            raise ValueError(f"frequencies must not be negative, nor all zero, got {frequencies}")
+        self.frequencies = frequencies
+
+    def __call__(self, indices: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        weights = np.ones(classes) if self.frequencies is None else np.array(self.frequencies, np.float64)
+        if len(weights) != classes:
+            raise UserError(f"DrawnLabels.frequencies has {len(weights)} entries for {classes} classes")
+        edges = np.cumsum(weights / weights.sum())
+        uniform = [np.random.default_rng([seed, int(index), 1]).random() for index in indices]
+        return np.minimum(np.searchsorted(edges, uniform, side="right"), classes - 1).astype(np.int64)
+
+
+class GivenLabels(Labels):
+    """The labels of a list, in turn."""
+
+    def __init__(self, labels: tuple[int, ...]) -> None:
+        if not labels:
+            raise ValueError("labels must not be empty")
+        self.labels = tuple(labels)
+
+    def __call__(self, indices: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        wrong = [label for label in self.labels if not 0 <= label < classes]
+        if wrong:
+            raise UserError(f"labels must be in 0 .. {classes - 1}, got {wrong}")
+        return np.array(self.labels, np.int64)[indices % len(self.labels)]
+
+
+class SampleSet:
+    """How many images are sampled, with which labels, in batches and shards of what size.
+
+    Args:
+        count: images.
+        labels: of class-conditional models.
+        batch: images in one call of the network; the last batch is padded.
+        shard: images a file.
+    """
+
+    def __init__(self, count: int, labels: Labels, batch: int = 64, shard: int = 512) -> None:
+        for name, value in (("count", count), ("batch", batch), ("shard", shard)):
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        self.count, self.labels, self.batch, self.shard = count, labels, batch, shard
+
+    def shards(self) -> list[np.ndarray]:
+        """The image indices of every shard: shard k holds k shard .. (k + 1) shard - 1, whatever the count."""
+        starts = range(0, self.count, self.shard)
+        return [np.arange(start, min(start + self.shard, self.count)) for start in starts]
+
+
+class StageSampler:
+    """Samples images of one stage, a padded batch at a time, with given weights."""
+
+    def __init__(self, stage: "Stage", network: keras.Model, batch: int) -> None:
+        self.stage, self.network, self.batch = stage, network, batch
+        self.process = stage.sampler.plan(stage.objective.process)
+        size = stage.size
+        self.shape = (batch, size, size, stage.images.channels)
+        self._start = tf.function(self._prepare)
+        self._step = tf.function(self._reverse_step)
+
+    def sample(
+        self, key: tf.Tensor, indices: np.ndarray, batch: dict[str, np.ndarray], weights: Sequence[tf.Variable]
+    ) -> np.ndarray:
+        """Images float32 [n, H, W, C] in [-1, 1].
+
+        Args:
+            key: of the stage and the seed; all that is random for image i depends on it and on i alone.
+            indices: int [n], n at most the batch.
+            batch: `label` [n] and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1].
+            weights: of the network, in the order of its trainable variables.
+        """
+        count = len(indices)
+        padded = tf.constant(_pad(indices, self.batch), tf.int32)
+        given = {name: tf.constant(_pad(value, self.batch)) for name, value in batch.items()}
+        if "label" in given:
+            given["label"] = tf.cast(given["label"], tf.int32)
+        z, inputs = self._start(key, padded, given)
+        values = [variable.read_value() if isinstance(variable, tf.Variable) else variable for variable in weights]
+        for index in reversed(range(self.process.steps)):
+            z = self._step(values, z, inputs, tf.constant(index), key, padded)
+        return z.numpy()[:count]
+
+    def _prepare(
+        self, key: tf.Tensor, indices: tf.Tensor, batch: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        draws = {"start": ("normal", self.shape), **self.stage.conditioning_draws(self._shapes(batch))}
+        random = randomness.draw_each(key, indices, draws)
+        return random.pop("start"), self.stage.sampling_inputs(batch, random)
+
+    def _shapes(self, batch: dict[str, tf.Tensor]) -> dict[str, tuple[int, ...]]:
+        return {"image": self.shape, **{name: tuple(value.shape) for name, value in batch.items()}}
+
+    def _reverse_step(
+        self,
+        weights: list[tf.Tensor],
+        z: tf.Tensor,
+        inputs: dict[str, tf.Tensor],
+        index: tf.Tensor,
+        key: tf.Tensor,
+        indices: tf.Tensor,
+    ) -> tf.Tensor:
+        steps = tf.fill((self.batch,), index)
+        level = self.process.level(steps)
+        output, _ = self.network.stateless_call(weights, [], {**inputs, **level.inputs, "image": z})
+        sampler = self.stage.sampler
+        prediction = self.stage.objective.predict(tf.cast(output, z.dtype), z, level, self.process, sampler.clipping)
+        noise = tf.zeros_like(z)
+        if sampler.random:
+            # one key a step of the trained process: 0 is the image, and "start" has a stream of its own
+            draws = {"noise": ("normal", self.shape)}
+            noise = randomness.draw_each(randomness.fold(key, index), indices, draws)["noise"]
+        return sampler.step(prediction, z, steps, noise, self.process)
+
+
+def _pad(values: np.ndarray, count: int) -> np.ndarray:
+    """Repeats the first entry up to `count` rows."""
+    if len(values) > count:
+        raise ValueError(f"a batch of {len(values)} images is larger than the compiled {count}")
+    return np.concatenate([values, np.repeat(values[:1], count - len(values), axis=0)])
+
+
+def sample_stage(
+    stage: "Stage",
+    network: keras.Model,
+    samples: SampleSet,
+    folder: Path,
+    identity: dict[str, Any],
+    seed: int,
+    before: Path | None,
+    keep_float: bool,
+    part: tuple[int, int] = (1, 1),
+) -> str:
+    """Writes the sample set of one stage, shard by shard; whole shards that are there already are kept.
+
+    Args:
+        stage: of the recipe.
+        network: with the weights to sample from.
+        samples: how many, and with which labels.
+        folder: WORKDIR/samples/NAME.
+        identity: what the images depend on (weights, sampler, seed, the set before); shards of another identity
+            are removed.
+        seed: of the run.
+        before: the sample folder of the stage before, whose images a super-resolution stage enlarges.
+        keep_float: also store z_0 as float32, for a next stage that does not take it rounded.
+        part: (i, n): of n independent workers this is number i, which makes every n-th shard.
+
+    Returns:
+        The hash of the identity.
+    """
+    digest = claim(folder, identity)
+    sampler = StageSampler(stage, network, samples.batch)
+    key = randomness.key(seed, f"{stage.name}/sampling")
+    weights = [variable.value for variable in network.trainable_variables]
+    todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]
+    total = sum(len(indices) for _, indices in todo)
+    shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images [{elapsed}<{remaining}]"
+    with tqdm(total=total, desc=f"sampling {stage.name}", bar_format=shape, ncols=79, mininterval=0.5) as bar:
+        for number, indices in todo:
+            path = folder / f"shard-{number:05d}.npz"
+            if is_whole(path, len(indices)) and (not keep_float or (folder / "s0000" / path.name).is_file()):
+                bar.update(len(indices))
+                continue
+            batch = _inputs(stage, samples, indices, seed, before)
+            parts = []
+            for start in range(0, len(indices), samples.batch):
+                rows = slice(start, start + samples.batch)
+                given = {name: value[rows] for name, value in batch.items()}
+                parts.append(sampler.sample(key, indices[rows], given, weights))
+                bar.update(len(indices[rows]))
+            write_shard(path, np.concatenate(parts), batch.get("label"), keep_float)
+    return digest
+
+
+def _inputs(
+    stage: "Stage", samples: SampleSet, indices: np.ndarray, seed: int, before: Path | None
+) -> dict[str, np.ndarray]:
+    """Labels and, from the shards of the stage before, low-resolution images."""
+    batch: dict[str, np.ndarray] = {}
+    if stage.conditioned_on_class:
+        batch["label"] = samples.labels(indices, stage.images.classes, seed)
+    if before is not None:
+        batch["low_resolution"] = read_images(before, indices, samples.shard)
+    return batch

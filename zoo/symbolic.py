@@ -1,0 +1,95 @@
+"""Builds a stage's network as a graph of shapes: no weights, no memory, a second for half a billion parameters."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from zoo.console import UserError
+
+if TYPE_CHECKING:
+    from zoo.pipeline import Stage
+
+WEIGHT = "weight"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph.
+
+    Attributes:
+        parameters: numbers in the weights, the state of seed generators left out.
+        trainable: those of them that training changes.
+        graph: one forward pass; its placeholders are the inputs, by name, and the weights ("weight...").
+        batch: images that the forward pass is made for.
+    """
+
+    parameters: int
+    trainable: int
+    graph: tf.Graph
+    batch: int
+
+
+class _Placeholders(keras.StatelessScope):
+    """Lets variables be made without values; where one is read, the graph gets a placeholder of its shape.
+
+    Keras itself would put the operations of the initializer there: ten for each weight instead of one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(initialize_variables=False)
+        self._made: dict[int, tuple[Any, tf.Tensor]] = {}
+
+    def get_current_value(self, variable: Any) -> tf.Tensor:
+        # The variable is kept beside its placeholder, so that its id stays its own.
+        if id(variable) not in self._made:
+            shape, dtype = tuple(variable.shape), variable.dtype
+            self._made[id(variable)] = variable, tf.compat.v1.placeholder(dtype, shape, name=WEIGHT)
+        return self._made[id(variable)][1]
+
+
+def build(stage: "Stage", batch: int = 1) -> Traced:
+    """Traces one forward pass of a stage's network on the inputs that the stage gives it.
+
+    The network's variables have shapes and no values afterwards: it cannot be trained, build the recipe again.
+
+    Args:
+        batch: images in the forward pass.
+
+    Raises:
+        UserError: the output is not of the shape that the stage needs.
+        ValueError: the network refuses its inputs.
+    """
+    graph = tf.Graph()
+    with graph.as_default(), _placeholders():
+        inputs = {
+            name: tf.compat.v1.placeholder(dtype, shape, name=name)
+            for name, (shape, dtype) in stage.input_spec(batch).items()
+        }
+        output = stage.network(inputs)
+    wanted = tuple(stage.output_shape(batch))
+    if tuple(output.shape) != wanted:
+        raise UserError(
+            f"the network of stage '{stage.name}' returns {_shape(output.shape)} for {batch} images, "
+            f"but its objective needs {_shape(wanted)}: channels double where the variance is learned"
+        )
+    trainable = _count(stage.network.trainable_weights)
+    return Traced(_count(stage.network.weights), trainable, graph, batch)
+
+
+@contextmanager
+def _placeholders() -> Iterator[None]:
+    with _Placeholders():
+        yield
+
+
+def _count(weights: list[Any]) -> int:
+    return sum(math.prod(weight.shape) for weight in weights)
+
+
+def _shape(shape: Any) -> str:
+    return "[" + ", ".join(map(str, tuple(shape))) + "]"

@@ -1,0 +1,149 @@
+"""What is written while a stage trains: progress line, metrics.csv, TensorBoard events, sample grids."""
+
+import csv
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from zoo.data.pictures import grid, to_bytes, write_grid
+from zoo.sampling import StageSampler
+from zoo.training import randomness
+
+if TYPE_CHECKING:
+    from zoo.pipeline import Stage
+    from zoo.training.trainer import State
+
+FIELDS = ("step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second", "seconds")
+
+
+class Monitoring:
+    """How often a stage logs, checkpoints and draws sample grids, in optimizer steps.
+
+    Args:
+        log_every: steps a row of metrics.csv.
+        checkpoint_every: steps a checkpoint: the most that a crash can cost.
+        grid_every: steps a sample grid of fixed seeds, raw and averaged; None draws none.
+        keep: checkpoints that are kept.
+        grid_images: images a grid.
+    """
+
+    def __init__(
+        self,
+        log_every: int = 100,
+        checkpoint_every: int = 1000,
+        grid_every: int | None = None,
+        keep: int = 2,
+        grid_images: int = 16,
+    ) -> None:
+        for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every), ("keep", keep)):
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if grid_every is not None and grid_every < 1:
+            raise ValueError(f"grid_every must be positive or None, got {grid_every}")
+        if grid_images < 1:
+            raise ValueError(f"grid_images must be positive, got {grid_images}")
+        self.log_every, self.checkpoint_every, self.grid_every = log_every, checkpoint_every, grid_every
+        self.keep, self.grid_images = keep, grid_images
+
+    def until_event(self, step: int) -> list[int]:
+        """Steps until each of the next events."""
+        periods = [self.log_every, self.checkpoint_every, *([self.grid_every] if self.grid_every else [])]
+        return [period - step % period for period in periods]
+
+
+class Monitor:
+    """Follows the training of one stage in its folder."""
+
+    def __init__(self, stage: "Stage", state: "State", folder: Path, seed: int) -> None:
+        self.stage, self.state, self.folder, self.seed = stage, state, folder, seed
+        self.settings = stage.training.monitoring
+        self.path = folder / "metrics.csv"
+
+    def start(self, step: int, total: int) -> None:
+        """Called before the first step of a run that goes on from `step`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.seconds = self._trim(step)
+        # TensorBoard drops what was written after `step` by a run that was killed.
+        self.events = tf.summary.create_file_writer(str(self.folder), filename_suffix=f".{step}")
+        self.window: list[tuple[int, float, float, float]] = []
+        shape = f"{{desc}} {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} [{{elapsed}}<{{remaining}}]{{postfix}}"
+        self.bar = tqdm(total=total, initial=step, desc=self.stage.name, bar_format=shape, ncols=79, mininterval=0.5)
+        self.sampler: StageSampler | None = None
+
+    def _trim(self, step: int) -> float:
+        """Drops rows of metrics.csv after `step`, from a run that was killed; returns the seconds trained so far."""
+        rows: list[dict[str, str]] = []
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if _complete(row) and int(row["step"]) <= step]
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(rows)
+        return float(rows[-1]["seconds"]) if rows else 0.0
+
+    def progress(self, step: int, loss: float, norm: float, seconds: float) -> None:
+        """After each call of the compiled function."""
+        count = step - (self.bar.n or 0)
+        self.seconds += seconds
+        self.window.append((count, loss, norm, seconds))
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {count * self.stage.training.batch / seconds:.0f} img/s", False)
+        self.bar.update(count)
+        if step % self.settings.log_every == 0:
+            self._log(step)
+        if self.settings.grid_every and step % self.settings.grid_every == 0:
+            self._grids(step)
+
+    def _log(self, step: int) -> None:
+        counts, losses, norms, seconds = (np.array(column) for column in zip(*self.window, strict=True))
+        self.window = []
+        row = {
+            "step": step,
+            "images": step * self.stage.training.batch,
+            "loss": float(np.average(losses, weights=counts)),
+            "gradient_norm": float(np.average(norms, weights=counts)),
+            "learning_rate": float(self.stage.training.optimizer.rate(tf.constant(step - 1, tf.int64))),
+            "images_per_second": float(counts.sum() * self.stage.training.batch / seconds.sum()),
+            "seconds": round(self.seconds, 2),
+        }
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, FIELDS).writerow(row)
+        with self.events.as_default(step):
+            for name in ("loss", "gradient_norm", "learning_rate", "images_per_second"):
+                tf.summary.scalar(name, row[name])
+
+    def _grids(self, step: int) -> None:
+        """Grids of fixed seeds; a super-resolution stage enlarges fixed images of the test split."""
+        began = time.perf_counter()
+        count = self.settings.grid_images
+        if self.sampler is None:
+            self.sampler = StageSampler(self.stage, self.state.network, count)
+        examples = next(iter(self.stage.images.examples("test", count=count, seed=self.seed).batch(count)))
+        batch = {name: value.numpy() for name, value in examples.items() if name != "image"}
+        if "low_resolution" in batch:
+            batch["low_resolution"] = batch["low_resolution"].astype(np.float32) / 127.5 - 1
+        key = randomness.key(self.seed, f"{self.stage.name}/sampling")
+        for name, weights in (("raw", self.state.raw), ("ema", self.state.ema)):
+            images = to_bytes(self.sampler.sample(key, np.arange(count), batch, weights))
+            write_grid(self.folder / "grids" / f"{step:08d}-{name}.png", images)
+            with self.events.as_default(step):
+                tf.summary.image(name, grid(images)[None])
+        self.seconds += time.perf_counter() - began
+
+    def checkpointed(self, step: int) -> None:
+        """After a checkpoint is on the disk."""
+        self.events.flush()
+
+    def finish(self) -> None:
+        """After the last step."""
+        self.events.close()
+        self.bar.close()
+
+
+def _complete(row: dict[str, str]) -> bool:
+    """Whether a row was written whole: a killed process may leave half of one."""
+    return all(row.get(field) for field in FIELDS) and row["step"].isdigit()
