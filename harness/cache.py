@@ -1,10 +1,12 @@
-"""A folder of finished work, found by what it was made from: whole or not there, so that a killed evaluation goes on."""
+"""A folder of finished work, found by what it was made from; whole or not there, so that a kill loses one part."""
 
 import hashlib
 import io
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz file of named arrays atomically."""
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type-checked as keyword arrays; no object arrays, hence no pickles
+    np.savez(buffer, allow_pickle=False, **dict(arrays))
     write_atomically(path, buffer.getvalue())
 
 
@@ -66,9 +68,7 @@ class Cache:
             write_arrays(path, {**found, "key": np.array(json.dumps(key, sort_keys=True))})
         return found
 
-    def numbers(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, float]]
-    ) -> dict[str, float]:
+    def numbers(self, kind: str, key: Mapping[str, Any], make: Callable[[], Mapping[str, float]]) -> dict[str, float]:
         """The numbers that were made from `key`, from the file if it is there, else from `make`."""
         path = self.folder / f"{kind}-{digest(key)}.json"
         try:
@@ -83,11 +83,7 @@ class Cache:
 def _read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a cache file without its key, or None where there is no whole file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name != "key"}
-    except (OSError, ValueError, EOFError, KeyError):
-        return None
-    except Exception as error:  # zipfile raises its own kinds for damaged archives
-        if type(error).__module__ not in ("zipfile", "zlib"):
-            raise
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files if name != "key"}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None

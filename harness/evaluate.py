@@ -43,7 +43,9 @@ class Evaluation:
             raise ValueError(f"reference_split must be 'train' or 'test', got {reference_split!r}")
         self.features, self.metrics, self.reference_split = features, tuple(metrics), reference_split
 
-    def evaluate(self, samples_dir: Path, images: "Images", cache: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    def evaluate(
+        self, samples_dir: Path, images: "Images", cache: Path, provenance: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Scores the shards of a folder against the dataset of a recipe's last stage.
 
         Args:
@@ -75,7 +77,7 @@ class Evaluation:
     def compare(
         self, real: RealImages, samples: ImageSet, cache: Cache, provenance: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The result (JSON-able) of samples against real images; see docs of the keys in `_result`."""
+        """The result (JSON-able) of samples against real images."""
         self.check(real, samples)
         network = self.features.prepare(real, cache)
         keep = frozenset[str]().union(*(metric.needs for metric in self.metrics))
@@ -89,12 +91,34 @@ class Evaluation:
         protocol: dict[str, str] = {}
         for metric in self.metrics:
             numbers |= metric.compute(reference=reference, samples=ours, real=real, cache=cache)
-            floor |= metric.floor(pair=pair, count=samples.count, real=real, cache=cache)
+            floor |= self._floor(metric, pair, samples.count, network, real, cache)
             protocol |= metric.protocol(samples.count, network.title)
         result = _result(network, reference, ours, pair, real)
         scores = {"protocol": protocol, "metrics": numbers, "floor": floor, "cas_real_top1": floor.get("cas_top1")}
         versions = dict(provenance.get("versions", {})) | result["versions"]
         return {**provenance, **scores, **result, "versions": versions}
+
+    def _floor(
+        self,
+        metric: Metric,
+        pair: tuple[Evidence, Evidence] | None,
+        count: int,
+        network: Extractor,
+        real: RealImages,
+        cache: Cache,
+    ) -> dict[str, float]:
+        """The floor of one metric: it depends on no sample, so it is computed once for all that are scored."""
+        key = {
+            "format": FORMAT,
+            "metric": type(metric).__name__,
+            "settings": {name: repr(value) for name, value in vars(metric).items()},
+            "network": network.identity,
+            "pair": [side.images.fingerprint() for side in pair] if pair else None,
+            "train": real.train.fingerprint(),
+            "held_out": real.held_out.fingerprint(),
+            "count": count,
+        }
+        return cache.numbers("floor", key, lambda: metric.floor(pair=pair, count=count, real=real, cache=cache))
 
     def _floor_pair(
         self, real: RealImages, reference: Evidence, count: int, network: Extractor, keep: frozenset[str], cache: Cache
@@ -131,7 +155,8 @@ def _result(
         "sample_set": {"name": samples.images.name, "fingerprint": samples.images.fingerprint()},
         "resize": "none: images are compared at their own size",
         "warnings": _warnings(reference, samples, pair, real),
-        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 
@@ -209,8 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("samples", type=Path, metavar="SAMPLES", help="generated images; labels for the CAS")
     parser.add_argument("--held-out", type=Path, help="real images outside REFERENCE; else a fifth of it is held out")
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
-    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder for trained classifiers (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=5, help="of the classifier on REFERENCE (%(default)s)")
+    parser.add_argument(
+        "--cache", type=Path, default=default_cache(), help="folder for trained classifiers (%(default)s)"
+    )
+    parser.add_argument("--epochs", type=int, default=3, help="of the classifier on REFERENCE (%(default)s)")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         raise UserError(f"--epochs must be positive, got {options.epochs}")

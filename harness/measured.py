@@ -8,13 +8,13 @@ SHOWN: Mapping[str, tuple[int, str, str | None]] = {
     "fid": (2, "fid", None),
     "is_mean": (2, "is", "is_std"),
     "is_adm": (2, "is", None),
-    "kid": (5, "kid", "kid_std"),
+    "kid": (5, "kid", None),
     "precision": (3, "precision", None),
     "recall": (3, "recall", None),
     "cas_top1": (3, "cas_top1", None),
     "cas_top5": (3, "cas_top5", None),
 }
-DEVIATIONS = frozenset(deviation for _, _, deviation in SHOWN.values() if deviation)
+DEVIATIONS = frozenset({"is_std", "kid_std"})  # of a number that is shown, and not numbers of their own
 
 
 def show(numbers: Mapping[str, float], key: str) -> str:

@@ -31,7 +31,9 @@ class Column:
         """Its title: the metric, the number of samples and the feature network, as far as the paper says."""
         if self.metric in BY_INCEPTION:
             count = 30_000 if self.key.endswith("30k") else int(table.protocol.get("samples_fid") or DEFAULT_COUNT)
-            counted = f"{METRICS[self.metric]}-{thousands(count)}" if self.metric in ("fid", "sfid", "is") else self.metric
+            counted = (
+                f"{METRICS[self.metric]}-{thousands(count)}" if self.metric in ("fid", "sfid", "is") else self.metric
+            )
             return f"{counted} (Inception)" + (f", {self.split}" if self.split else "") + self._variant()
         if self.metric in ("cas_top1", "cas_top5"):
             return f"CAS, top {self.metric[-1]}, percent"

@@ -1,4 +1,4 @@
-"""What a run shows for it: a table row of 80 columns on the screen, and report.html, one page that needs nothing else."""
+"""What a run shows for it: a table row of 80 columns on the screen, and report.html, one self-contained page."""
 
 import base64
 import csv
@@ -15,7 +15,7 @@ from harness.cache import write_atomically
 from zoo.console import say
 
 WIDTH = 80
-CELL = 16
+CELL = 14
 LABEL = WIDTH - 3 * CELL
 NOT_COMPARABLE = "A dash: not measured or not printed. Numbers on different lines follow different protocols."
 

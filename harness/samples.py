@@ -120,7 +120,9 @@ def _checked_header(path: Path) -> dict[str, Header]:
     if "arr_1" in headers:
         labels, kind = headers["arr_1"]
         if labels != shape[:1] or kind.kind not in "iu":
-            raise UserError(f"{path}: arr_1 must be one integer label per image [{shape[0]}], got {kind} {list(labels)}")
+            raise UserError(
+                f"{path}: arr_1 must be one integer label per image [{shape[0]}], got {kind} {list(labels)}"
+            )
     return headers
 
 

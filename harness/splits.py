@@ -20,9 +20,7 @@ class SplitImages(ImageSet):
         first, count, seed: the range [first, first + count) of the order drawn from `seed`; by default all, in order.
     """
 
-    def __init__(
-        self, images: Images, split: str, first: int = 0, count: int | None = None, seed: int | None = None
-    ):
+    def __init__(self, images: Images, split: str, first: int = 0, count: int | None = None, seed: int | None = None):
         self.images, self.split_name, self.first, self.seed = images, split, first, seed
         name = images.split(split)
         whole = images.source.count(name)
@@ -57,7 +55,7 @@ class SplitImages(ImageSet):
 
 
 def real_images(images: Images, reference_split: str) -> RealImages:
-    """The real side of an evaluation: classifiers learn from train and are tested on test, whatever the reference is."""
+    """The real side of an evaluation: classifiers learn from train and are tested on test, always."""
     splits = {split: SplitImages(images, split) for split in ("train", "test")}
     other = {"train": "test", "test": "train"}[reference_split]
     return RealImages(splits[reference_split], splits["train"], splits["test"], spare=splits[other])

@@ -77,12 +77,19 @@ def render_table(table: published.Table, results: Sequence[Result], recipes: Map
     cells = {row: [result.cells(metrics) for result in found] for row, found in mine.items()}
     titles = list(dict.fromkeys(title for found in cells.values() for each in found for title in each))
     columns = [column.protocol(table) for column in table.columns]
-    head = ["row", "system", "size", "settings", *columns, *(f"measured: {title}" for title in titles or ["any"])]
+    head = [
+        "row",
+        "system",
+        "size",
+        "settings",
+        *columns,
+        *([f"measured: {title}" for title in titles] or ["measured"]),
+    ]
     lines = [f"## {table.id}: {table.title}", "", *_protocol(table), _markdown_row([*head, "recipe"])]
     lines.append(_markdown_row(["---"] * 4 + ["---:"] * (len(head) - 4) + ["---"]))
     for row in table.rows:
         values = [published.show(row.values.get(column.key)) for column in table.columns]
-        ours = [_joined([each[title] for each in cells[row.id] if title in each]) for title in titles or ["any"]]
+        ours = [_joined([each[title] for each in cells[row.id] if title in each]) for title in titles or [""]]
         files = ", ".join(f"`{file}`" for file in recipes.get(f"{table.id}:{row.id}", [])) or "-"
         settings = ", ".join(f"{name.replace('_', ' ')} {_setting(value)}" for name, value in row.settings.items())
         size = str(row.content.get("resolution") or "-")
@@ -123,7 +130,9 @@ def _setting(value: Any) -> str:
         return "; ".join(f"{key}: {_setting(inner)}" for key, inner in value.items())
     if isinstance(value, list):
         return ", ".join(_setting(inner) for inner in value)
-    return {True: "yes", False: "no", None: "-"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
+    return (
+        {True: "yes", False: "no", None: "-"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
+    )
 
 
 def _joined(values: Sequence[str]) -> str:
@@ -219,7 +228,7 @@ def _show(ids: Sequence[str], papers: Sequence[published.Paper], written: Mappin
 def _check(folder: Path, written: Mapping[str, str]) -> int:
     """Compares the pages with what is there."""
     there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
-    stale = sorted(name for name in written | there if written.get(name) != there.get(name))
+    stale = sorted(name for name in {*written, *there} if written.get(name) != there.get(name))
     for name in stale:
         state = "is not there" if name not in there else "is of no paper" if name not in written else "is out of date"
         say(f"{folder / name} {state}")

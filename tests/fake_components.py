@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Callable
 
 import keras
@@ -56,7 +57,7 @@ class Activation(keras.layers.Layer):
 
 
 class UNet(keras.Model):
-    """One convolution of `channels` filters and one back to 3 channels."""
+    """One convolution of `channels` filters and one back to `out_channels`."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class UNet(keras.Model):
         multipliers: tuple[int, ...] = (1, 2),
         dropout: float = 0.0,
         activation: type[Activation] | None = None,
+        out_channels: int = 3,
     ) -> None:
         super().__init__()
         if channels <= 0:
@@ -73,7 +75,7 @@ class UNet(keras.Model):
         self.first = keras.layers.Conv2D(channels, 3, padding="same")
         self.activation = activation() if activation else keras.layers.Activation("silu")
         self.dropout = keras.layers.Dropout(dropout, seed=0)
-        self.last = keras.layers.Conv2D(3, 3, padding="same")
+        self.last = keras.layers.Conv2D(out_channels, 3, padding="same")
 
     def call(self, inputs, training: bool = False):
         x = inputs["image"]
@@ -129,7 +131,7 @@ class Stage:
 
 class Pipeline:
     def __init__(self, stages: list[Stage], seed: int = 0, report: tuple[str, ...] = ()) -> None:
-        for before, after in zip(stages, stages[1:], strict=False):
+        for before, after in itertools.pairwise(stages):
             if after.images.low_resolution != before.size:
                 raise ValueError(
                     f"stage '{after.name}' takes Images.low_resolution = {after.images.low_resolution}, "

@@ -83,7 +83,12 @@ BROKEN = {
     "required value": ("  size = 16\n", "", 3, ["Images", "'size'", "sr/Images.size ="]),
     "required value in two scopes": ("UNet.channels = 8\n", "", 3, ["UNet", "'channels'", "base"]),
     "declared as required": ("UNet.channels = 8", "UNet.channels = %gin.REQUIRED", 5, ["'channels'"]),
-    "unused component": ("BATCH = 4", "BATCH = 4\nCosineSchedule.offset = 0.1", 3, ["CosineSchedule", "LinearSchedule"]),
+    "unused component": (
+        "BATCH = 4",
+        "BATCH = 4\nCosineSchedule.offset = 0.1",
+        3,
+        ["CosineSchedule", "LinearSchedule"],
+    ),
     "unused in this scope": ("BATCH = 4", "BATCH = 4\nsr/Pipeline.seed = 1", 3, ["sr/Pipeline", "the root"]),
     "overshadowed in the file": ("sr/UNet.channels", "base/UNet.channels = 9\nsr/UNet.channels", 5, ["no effect"]),
     "doubled key": ("sr/UNet.channels", "UNet.channels = 9\nsr/UNet.channels", 12, ["twice", "line 5"]),
@@ -91,7 +96,12 @@ BROKEN = {
     "type": ("UNet.channels = 8", "UNet.channels = '8'", 5, ["'8'", "str", "int"]),
     "type, bool for int": ("UNet.channels = 8", "UNet.channels = True", 5, ["bool", "int"]),
     "type, None": ("UNet.channels = 8", "UNet.channels = None", 5, ["None", "int"]),
-    "type, elements": ("UNet.channels = 8", "UNet.channels = 8\nUNet.multipliers = (1, 2.0)", 6, ["float", "tuple[int"]),
+    "type, elements": (
+        "UNet.channels = 8",
+        "UNet.channels = 8\nUNet.multipliers = (1, 2.0)",
+        6,
+        ["float", "tuple[int"],
+    ),
     "type, through a macro": ("BATCH = 4", "BATCH = 4.5", 4, ["4.5", "%BATCH", "int"]),
     "literal for a component": ("BATCH = 4", "BATCH = 4\nsr/Stage.images = 'x'", 3, ["str", "Images", "@"]),
     "family": ("BATCH = 4", "BATCH = 4\nsr/Stage.objective = @UNet()", 3, ["@UNet()", "must be Objective"]),
@@ -107,6 +117,7 @@ BROKEN = {
         ["@sr/infer/LinearSchedule()"],
     ),
     "itself": ("BATCH = 4", "BATCH = 4\nStage.objective = @Stage()", 3, ["itself"]),
+    "macro of itself": ("BATCH = 4", "BATCH = %BATCH", 2, ["%BATCH out of itself"]),
     "no parameter": ("BATCH = 4", "BATCH = 4\nUNet = 3", 3, ["binds no parameter"]),
 }
 
@@ -179,6 +190,17 @@ def test_an_ablation_may_drop_a_stage(folder: Path, signatures: Signatures):
     assert mistakes(signatures, None, "Pipeline.stages = [@base/Stage()]") == []
 
 
+def test_restated_defaults_are_noted(folder: Path, signatures: Signatures):
+    """Also one of several scopes; but not where a value of another file is set back to the default."""
+    text = RECIPE + "sr/Training.steps = 100\nUNet.dropout = 0\nLinearSchedule.stop = 0.02\n"
+    loaded = load(signatures, text)
+    assert loaded.check_names() == []
+    assert sorted(note.message for note in loaded.notes()) == [
+        "UNet.dropout = 0 is the default; take it out",
+        "sr/Training.steps = 100 is the default; take it out",
+    ]
+
+
 def test_literals(folder: Path, signatures: Signatures):
     """Gin's whole syntax: underscores, signs, joined strings, lists for tuples, trailing commas, comments."""
     text = RECIPE + (
@@ -231,6 +253,21 @@ def test_operative_and_frozen_text_load_again(folder: Path, signatures: Signatur
         assert again.operative() == built.operative()
 
 
+def test_a_frozen_ablation_loads_again(folder: Path, signatures: Signatures):
+    """Its text binds keys again that the recipe it includes binds, and so may the next command line."""
+    (folder / "ablation.gin").write_text(
+        "include 'tiny.gin'\nUNet.channels = 4\nObjective.schedule = @CosineSchedule()\n"
+    )
+    recipe.load("ablation.gin", ["UNet.channels = 2"], signatures).freeze(folder / "run")
+    again = recipe.load("run/recipe.gin", ["UNet.channels = 1"], signatures)
+    again.freeze(folder / "run")
+    last = recipe.load("run/recipe.gin", [], signatures)
+    assert last.check_names() == []
+    assert last.build().stages[0].network.channels == 1
+    Path("run/recipe.gin").write_text(last.text() + "UNet.dropout = 0.1\nUNet.dropout = 0.2\n")
+    assert "twice" in str(recipe.load("run/recipe.gin", [], signatures).check_names()[0])
+
+
 def test_a_refused_value_is_placed(folder: Path, signatures: Signatures):
     with pytest.raises(UserError) as raised:
         load(signatures, RECIPE.replace("channels = 16", "channels = -4")).build()
@@ -267,7 +304,9 @@ def test_names_agree_with_gin(folder: Path, signatures: Signatures):
         assert not wrong, f"{text}\n{wrong}"
         loaded._findings.mistakes.clear()
         loaded.build()
-        components = {key: value for key, value in gin_config._OPERATIVE_CONFIG.items() if key[1].startswith(GIN_MODULE)}
+        components = {
+            key: value for key, value in gin_config._OPERATIVE_CONFIG.items() if key[1].startswith(GIN_MODULE)
+        }
         walked = {(i.scope, f"{GIN_MODULE}.{i.component}"): i for i in loaded.instances}
         assert walked.keys() == components.keys()
         for key, instance in walked.items():
@@ -312,14 +351,21 @@ def _random_recipe(chance: random.Random) -> str:
 
 
 def test_check_prints_sizes(folder: Path, signatures: Signatures, capsys: pytest.CaptureFixture[str]):
-    assert recipe.check("tiny.gin", [], signatures) == 0
+    assert recipe.check("tiny.gin", [], signatures=signatures) == 0
     assert capsys.readouterr().out == "ok  tiny.gin  (base 443, sr 1.3K)\n"
+
+
+def test_check_of_names_alone(folder: Path, signatures: Signatures, capsys: pytest.CaptureFixture[str]):
+    """What only a constructor can refuse is left to the full depth."""
+    assert recipe.check("tiny.gin", ["UNet.channels = -1"], "names", signatures) == 0
+    assert capsys.readouterr().out == "ok  tiny.gin\n"
+    assert recipe.check("tiny.gin", ["UNet.channels = -1"], "full", signatures) == 1
 
 
 def test_check_of_a_folder(folder: Path, signatures: Signatures, capsys: pytest.CaptureFixture[str]):
     """Fragments in base/ are passed over; one wrong recipe does not hide the others."""
     (folder / "other.gin").write_text(RECIPE.replace("size = 8", "sise = 8"))
-    assert recipe.check(".", [], signatures) == 1
+    assert recipe.check(".", [], signatures=signatures) == 1
     out = capsys.readouterr().out
     assert "ok  tiny.gin" in out
     assert "wrong  other.gin\n    other.gin:7: " in out
@@ -331,14 +377,18 @@ def test_check_of_a_folder(folder: Path, signatures: Signatures, capsys: pytest.
     ("old", "new", "place"),
     [
         ("base/Images.size = 8", "base/Images.size = 8\nImages.source = 'shape'", "tiny.gin:8: stage 'base'"),
-        ("UNet.channels = 8", "UNet.channels = 8\nsr/Stage.network = @Wrong()", "sr/Stage.network"),
+        (
+            "UNet.channels = 8",
+            "UNet.channels = 8\nsr/UNet.out_channels = 6",
+            "tiny.gin:6: stage 'sr': the network returns [1, 16, 16, 6], but [1, 16, 16, 3] is needed",
+        ),
     ],
 )
 def test_check_finds_what_only_building_shows(
     folder: Path, signatures: Signatures, capsys: pytest.CaptureFixture[str], old: str, new: str, place: str
 ):
     Path("tiny.gin").write_text(RECIPE.replace(old, new))
-    assert recipe.check("tiny.gin", [], signatures) == 1
+    assert recipe.check("tiny.gin", [], signatures=signatures) == 1
     assert place in capsys.readouterr().out
 
 

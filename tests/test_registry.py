@@ -6,7 +6,7 @@ import pytest
 
 from zoo import registry
 from zoo.console import UserError
-from zoo.signatures import Signatures
+from zoo.signatures import KERAS_PARAMETERS, Signatures
 
 COMPONENT = "{family: schedules, target: fake_components.LinearSchedule, source: DDPM}"
 
@@ -71,7 +71,7 @@ def test_list_fits_a_terminal(tmp_path: Path):
     lines = registry.render_list(found).splitlines()
     assert max(map(len, lines)) <= 80
     assert sum("base 1.2M" in line for line in lines) == 3
-    assert registry.listing(found)[2]["file"] == "r2.gin"
+    assert found.recipes_json()[2]["file"] == "r2.gin"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_catalogue_is_true():
     signatures = Signatures(found)
     for name in found.components:
         for parameter in signatures.of(name).parameters.values():
-            own = parameter.name not in ("name", "dtype", "trainable")
+            own = parameter.name not in KERAS_PARAMETERS
             assert parameter.annotation is not None or not own, f"{name}.{parameter.name} has no annotation"
     missing = [entry.file for entry in found.recipes.values() if not (found.root / entry.file).is_file()]
     assert not missing
@@ -107,10 +107,12 @@ def test_signatures_agree_with_python():
             if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) and parameter.name != "self"
         }
         read = {key: value.required for key, value in signatures.of(name).parameters.items()}
-        passed_on = {"name": False, "dtype": False, "trainable": False} if name == "Activation" else {}
+        passed_on = dict.fromkeys(KERAS_PARAMETERS, False) if name == "Activation" else {}
         assert read == expected | passed_on
         chain = [base.__name__ for base in cls.__mro__]
-        assert [base.rpartition(".")[2] for base in signatures.of(name).bases] == chain[: len(signatures.of(name).bases)]
+        assert [base.rpartition(".")[2] for base in signatures.of(name).bases] == chain[
+            : len(signatures.of(name).bases)
+        ]
 
 
 def test_a_component_that_is_not_there(tmp_path: Path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.modules import Alias, Class
-from zoo.recipe_parsing import Macro, Reference
+from zoo.recipe_statements import Macro, Reference
 from zoo.signatures import Parameter, Signatures
 
 ANYTHING = {"Any", "object", "ArrayLike", "DTypeLike"}
@@ -176,8 +176,12 @@ class TypeCheck:
                 return [meaning.qualified]
             case ast.Subscript(slice=inner):
                 return self.classes(inner, module)
-        return [name for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)
-                for name in self.classes(child, module)]
+        return [
+            name
+            for child in ast.iter_child_nodes(node)
+            if isinstance(child, ast.expr)
+            for name in self.classes(child, module)
+        ]
 
 
 BUILTINS = {"bool", "int", "float", "str", "Path", "tuple", "list", "Sequence", "dict", "Mapping", "None"}

@@ -14,8 +14,10 @@ import keras
 import numpy as np
 
 from zoo.console import UserError, say
-from zoo.pipeline import Pipeline, Stage
+from zoo.data.pictures import to_bytes, write_grid
+from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
+from zoo.sample_files import read_images
 from zoo.sampling import GivenLabels, StageSampler, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, write_text
@@ -44,7 +46,7 @@ class Experiment:
         write_text(self.workdir / "operative.gin", self.recipe.operative())
         path = self.workdir / "run.json"
         account = json.loads(path.read_text()) if path.is_file() else {"invocations": []}
-        account["recipe"] = str(self.recipe.path)
+        account["recipe"] = str(self.origin())
         account["invocations"].append(
             {
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -119,7 +121,7 @@ class Experiment:
             marker = self.workdir / "samples" / stage.name / "set.json"
             sets[stage.name] = json.loads(marker.read_text()) if marker.is_file() else None
         return {
-            "recipe": str(self.recipe.path),
+            "recipe": str(self.origin()),
             "recipe_hash": hashlib.sha256(self.recipe.text().encode()).hexdigest(),
             "stage": last.name,
             "samples": sets,
@@ -127,6 +129,29 @@ class Experiment:
             "commit": _commit(),
             "versions": versions(),
         }
+
+    def origin(self) -> Path:
+        """The recipe that this run was made from; a run that is continued from its own recipe.gin remembers it."""
+        if self.recipe.path.resolve() != (self.workdir / "recipe.gin").resolve():
+            return self.recipe.path
+        path = self.workdir / "run.json"
+        return Path(json.loads(path.read_text())["recipe"]) if path.is_file() else self.recipe.path
+
+    def score(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Scores the sample set of the last stage; writes results/NAME.json and a picture of the first samples."""
+        last = self.pipeline.stages[-1]
+        samples, results = self.workdir / "samples" / last.name, self.workdir / "results"
+        result = evaluation.evaluate(samples, last.images, self.workdir / "cache", self.provenance())
+        write_text(results / f"{last.name}.json", json.dumps(result, indent=1))
+        shown = np.arange(min(100 if last.size < 64 else 36, self.pipeline.samples.count))
+        images = to_bytes(read_images(samples, shown, self.pipeline.samples.shard))
+        write_grid(results / f"{last.name}.png", images, columns=self._columns(), scale=max(1, 64 // last.size))
+        return result
+
+    def _columns(self) -> int | None:
+        """As many columns as classes where those are few, so that a column of balanced labels is a class."""
+        classes = self.pipeline.stages[-1].images.classes
+        return classes if 2 <= classes <= 16 else None
 
     # ---- images for a person
 
@@ -158,7 +183,7 @@ class Experiment:
             images = self._sample_images(stage, np.arange(count), given, seed, images, checkpoint)
         if images is None:
             raise UserError("no stage takes these images")
-        return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
+        return to_bytes(images)
 
     def _entry(self, images: np.ndarray, stages: list[Stage]) -> tuple[np.ndarray, list[Stage]]:
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -201,11 +226,11 @@ def parts_of(component: Any) -> Any:
         return component
     if isinstance(component, list | tuple):
         return [parts_of(part) for part in component]
-    if isinstance(component, np.ndarray):
-        return hashlib.sha256(np.ascontiguousarray(component).tobytes()).hexdigest()[:16]
     if isinstance(component, keras.layers.Layer):
         return type(component).__name__
-    return {"class": type(component).__name__, **{name: parts_of(part) for name, part in vars(component).items()}}
+    # Tables follow from what a component was made with.
+    given = {name: part for name, part in vars(component).items() if not isinstance(part, np.ndarray)}
+    return {"class": type(component).__name__, **{name: parts_of(part) for name, part in given.items()}}
 
 
 def versions() -> dict[str, str]:

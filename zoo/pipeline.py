@@ -1,7 +1,9 @@
 """A stage is a network with all it needs to be trained and sampled; a pipeline is a list of stages."""
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -15,10 +17,16 @@ from zoo.diffusion.samplers import Sampler
 from zoo.sampling import SampleSet
 from zoo.training.trainer import Training
 
-if TYPE_CHECKING:
-    from harness.evaluate import Evaluation
-
 Specification = dict[str, tuple[tuple[int, ...], str]]
+
+
+class Evaluation(Protocol):
+    """What a pipeline needs of the harness: scores of a folder of samples, as plain data."""
+
+    def evaluate(
+        self, samples_dir: Path, images: Images, cache: Path, provenance: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """See harness.evaluate.Evaluation."""
 
 
 class Stage:
@@ -143,7 +151,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, stages: list[Stage], samples: SampleSet, evaluation: "Evaluation | None" = None, seed: int = 0
+        self, stages: list[Stage], samples: SampleSet, evaluation: Evaluation | None = None, seed: int = 0
     ) -> None:
         if not stages:
             raise ValueError("stages must not be empty")

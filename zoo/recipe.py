@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from zoo import registry as catalogue
 from zoo.console import UserError, import_tensorflow, say
 from zoo.recipe_names import Findings, check_names
-from zoo.recipe_parsing import Mistake, Source, parse, shown
+from zoo.recipe_parsing import parse, shown
 from zoo.recipe_scopes import Instance
+from zoo.recipe_statements import Mistake, Source
 from zoo.registry import Registry, short_count
 from zoo.signatures import Signatures
 from zoo.spelling import did_you_mean
@@ -54,19 +55,27 @@ class Recipe:
         """The mistakes that names, types and scopes show, without building anything."""
         return list(self._checked().mistakes)
 
+    def notes(self) -> list[Mistake]:
+        """Bindings that restate a default: right, and against the style of recipes."""
+        return list(self._checked().notes)
+
+    def require_names(self) -> None:
+        """Raises UserError with all the mistakes that `check_names` finds."""
+        mistakes = self.check_names()
+        if mistakes:
+            raise UserError("\n".join(map(str, mistakes)))
+
     def build(self) -> "Pipeline":
         """Builds the pipeline; afterwards Gin's global configuration is this recipe's.
 
         Raises:
             UserError: all mistakes of the names, or else the first value that a constructor refuses.
         """
-        findings = self._checked()
-        if findings.mistakes:
-            raise UserError("\n".join(map(str, findings.mistakes)))
+        self.require_names()
         import_tensorflow()
         from zoo import recipe_building
 
-        built = recipe_building.build(self.source, findings.instances, self.registry)
+        built = recipe_building.build(self.source, self.instances, self.registry)
         self._operative = built.operative
         return built.root
 
@@ -123,26 +132,39 @@ def _find(path: str, registry: Registry) -> Path:
     raise UserError(f"there is no recipe {path}; {did_you_mean(path, names)}")
 
 
-def check(path: str | Path, bindings: Sequence[str] = (), signatures: Signatures | None = None) -> int:
+def check(
+    path: str | Path, bindings: Sequence[str] = (), depth: str = "full", signatures: Signatures | None = None
+) -> int:
     """Checks a recipe, or all recipes of a folder, and prints a line for each; the exit code is 0 if all are right.
 
-    First the names are checked, then the pipeline is built symbolically: no weights are made and no data is read.
+    Args:
+        path: a Gin file, the name of a recipe in registry.yaml, or a folder.
+        bindings: applied to every recipe.
+        depth: "names" reads names, types and scopes from source; "full" also builds the pipeline, without weights,
+            and looks whether its datasets exist.
     """
+    if depth not in ("names", "full"):
+        raise ValueError(f"depth must be 'names' or 'full', got {depth!r}")
     signatures = signatures or Signatures(catalogue.load())
     files = _recipes_in(Path(path)) if Path(path).is_dir() else [_find(str(path), signatures.registry)]
-    recipes = [load(file, bindings, signatures) for file in files]
-    wrong = 0
-    for recipe in recipes:
-        name = shown(recipe.path)
-        try:
-            say(f"ok  {name}  ({_sizes(recipe)})")
-        except UserError as error:
-            wrong += 1
-            say(f"wrong  {name}")
-            say("\n".join(f"    {line}" for line in str(error).splitlines()))
-    if len(recipes) > 1:
-        say(f"{len(recipes) - wrong} of {len(recipes)} recipes are right")
+    wrong = sum(not _check_one(load(file, bindings, signatures), depth) for file in files)
+    if len(files) > 1:
+        say(f"{len(files) - wrong} of {len(files)} recipes are right")
     return 1 if wrong else 0
+
+
+def _check_one(recipe: Recipe, depth: str) -> bool:
+    """Prints what is wrong with a recipe, or that nothing is."""
+    name = shown(recipe.path)
+    try:
+        recipe.require_names()
+        say(f"ok  {name}" + (f"  ({_sizes(recipe)})" if depth == "full" else ""))
+    except UserError as error:
+        say("\n    ".join([f"wrong  {name}", *str(error).splitlines()]))
+        return False
+    for note in recipe.notes():
+        say(f"    note: {note}")
+    return True
 
 
 def _recipes_in(folder: Path) -> list[Path]:
@@ -176,5 +198,3 @@ def _write(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".writing")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
-
-

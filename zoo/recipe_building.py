@@ -9,8 +9,8 @@ import gin
 from gin import config as gin_config
 
 from zoo.console import UserError
-from zoo.recipe_parsing import COMMAND_LINE, Binding, Mistake, Reference, Source, references
 from zoo.recipe_scopes import ROOT, Instance
+from zoo.recipe_statements import COMMAND_LINE, Binding, Mistake, Reference, Source, references
 from zoo.registry import Registry
 
 # All components are registered under one Gin module, so that those of an earlier recipe can be taken out again.
@@ -81,11 +81,24 @@ def explain_stage(
     if binding is not None:
         scope = next((r.scopes for r in references(binding.value) if isinstance(r, Reference)), ()) or owner.scopes
         parts = [i for i in instances if i.scopes == scope and _below(i, binding, instances)]
+        raised_in = _raised_in(error)
+        parts.sort(key=lambda part: raised_in.index(part.component) if part.component in raised_in else len(raised_in))
         quoted = re.findall(r"'([^']*)'", message)
         values = [b for part in parts for b in part.winners.values() if isinstance(b.value, str) and b.value in quoted]
         found = [b for b in (_named(message, part, instances) for part in parts) if b is not None]
         binding = next(iter(values + found), binding)
     return _mistake(f"stage '{stage}': {message}", binding, source, None)
+
+
+def _raised_in(error: Exception) -> list[str]:
+    """The classes whose methods the error passed through, innermost first."""
+    classes: list[str] = []
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        classes.insert(0, type(owner).__name__)
+        trace = trace.tb_next
+    return classes
 
 
 def _mistake(message: str, binding: Binding | None, source: Source, line: int | None) -> Mistake:

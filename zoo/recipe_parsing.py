@@ -3,123 +3,14 @@
 import io
 import tokenize
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gin import config_parser
 
+from zoo.recipe_statements import COMMAND_LINE, MACRO, Binding, Macro, Mistake, Reference, Source
 from zoo.registry import PROJECT
 from zoo.spelling import nearest
-
-COMMAND_LINE = "command line"
-# The Gin component that a line such as `BATCH = 64` binds; the macro's name is its scope.
-MACRO = "macro"
-REQUIRED = "gin.REQUIRED"
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One thing wrong with a recipe. Printed as "file:line: message"."""
-
-    file: str
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        place = self.file if self.file == COMMAND_LINE else f"{self.file}:{self.line}"
-        return f"{place}: {self.message}"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """`@scope/Component()`, or without the brackets the class itself."""
-
-    scopes: tuple[str, ...]
-    component: str
-    evaluate: bool
-    line: int
-
-    def __str__(self) -> str:
-        return "@" + "/".join([*self.scopes, self.component]) + ("()" if self.evaluate else "")
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class Macro:
-    """`%NAME`."""
-
-    name: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"%{self.name}"
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True, eq=False)
-class Binding:
-    """`scope/Component.parameter = value`, or a macro: component "macro", its name as scope.
-
-    Attributes:
-        line: in the file; on the command line the number of the override.
-        order: position in the whole recipe with its includes; Gin lets the later of two equal keys win.
-    """
-
-    scope: str
-    component: str
-    parameter: str
-    value: Any
-    file: str
-    line: int
-    order: int
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.scope, self.component, self.parameter
-
-    @property
-    def is_macro(self) -> bool:
-        return self.component == MACRO
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        return tuple(self.scope.split("/")) if self.scope else ()
-
-    def __str__(self) -> str:
-        if self.is_macro:
-            return self.scope
-        return (f"{self.scope}/" if self.scope else "") + f"{self.component}.{self.parameter}"
-
-
-@dataclass
-class Source:
-    """A recipe as parsed.
-
-    Attributes:
-        text: the recipe with its includes written out and the command line's bindings at the end.
-        complete: nothing was lost to a syntax error or a missing include, so absences mean something.
-    """
-
-    file: str
-    text: str = ""
-    bindings: list[Binding] = field(default_factory=list)
-    blocks: list[Binding] = field(default_factory=list)
-    mistakes: list[Mistake] = field(default_factory=list)
-    complete: bool = True
-
-
-def references(value: Any) -> list[Reference | Macro]:
-    """All references and macros inside a value, outermost first."""
-    if isinstance(value, Reference | Macro):
-        return [value]
-    if isinstance(value, dict):
-        return [found for pair in value.items() for item in pair for found in references(item)]
-    if isinstance(value, list | tuple):
-        return [found for item in value for found in references(item)]
-    return []
 
 
 def parse(path: Path, overrides: Sequence[str]) -> Source:
@@ -129,7 +20,8 @@ def parse(path: Path, overrides: Sequence[str]) -> Source:
     for number, override in enumerate(overrides, start=1):
         reader.override = number
         text += "" if text.endswith("\n") else "\n"
-        text += f"\n# ---- {COMMAND_LINE}\n{reader.read_text(override, COMMAND_LINE, Path.cwd(), ())}\n"
+        added = reader.read_text(override, COMMAND_LINE, Path.cwd(), ())
+        text += f"\n{OPEN}{COMMAND_LINE}\n{added}{CLOSE}{COMMAND_LINE}\n"
     reader.source.text = text
     return reader.source
 
@@ -140,6 +32,22 @@ def shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+# A frozen recipe keeps apart what came from where: these lines open and close the text of an include.
+OPEN, CLOSE = "# >>>> ", "# <<<< "
+
+
+def _sections(text: str, file: str) -> list[str]:
+    """The section of every line: the file itself, or inside of the marks of a frozen recipe what they name."""
+    stack, found = [file], []
+    for line in text.splitlines():
+        if line.startswith(OPEN):
+            stack.append(line.removeprefix(OPEN))
+        elif line.startswith(CLOSE) and len(stack) > 1:
+            stack.pop()
+        found.append(stack[-1])
+    return found
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -186,13 +94,14 @@ class _Reader:
     def read_text(self, text: str, file: str, folder: Path, stack: tuple[Path, ...]) -> str:
         """Parses Gin text that stands in `file`; returns it with includes written out."""
         included: dict[int, str] = {}
+        sections = _sections(text, file)
         try:
             for statement in _Parser(text):
                 if isinstance(statement, config_parser.IncludeStatement):
                     line = statement.location.line_num
                     included[line] = self._include(statement.filename, file, line, folder, stack)
                 else:
-                    self._add(statement, file)
+                    self._add(statement, file, sections[statement.location.line_num - 1])
         except SyntaxError as error:
             self._fatal(file, error.lineno or 1, _syntax_message(error, text))
         except tokenize.TokenError as error:
@@ -200,22 +109,22 @@ class _Reader:
         lines = text.splitlines()
         return "\n".join(included.get(number, line) for number, line in enumerate(lines, start=1)) + "\n"
 
-    def _add(self, statement: Any, file: str) -> None:
+    def _add(self, statement: Any, file: str, section: str) -> None:
         line = self.override if file == COMMAND_LINE else statement.location.line_num
         order = len(self.source.bindings)
         if isinstance(statement, config_parser.ImportStatement):
             message = f"'{statement.format()}': a recipe imports nothing; components are named in registry.yaml"
             self.source.mistakes.append(Mistake(file, line, message))
-        elif isinstance(statement, config_parser.BlockDeclaration):
-            self.source.blocks.append(Binding(statement.scope, statement.selector, "", None, file, line, order))
-        elif not statement.arg_name:
-            name = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
-            self.source.bindings.append(Binding(name, MACRO, "value", statement.value, file, line, order))
-        else:
-            binding = Binding(
-                statement.scope, statement.selector, statement.arg_name, statement.value, file, line, order
-            )
-            self.source.bindings.append(binding)
+            return
+        scope, component = statement.scope, statement.selector
+        if isinstance(statement, config_parser.BlockDeclaration):
+            self.source.blocks.append(Binding(scope, component, "", None, file, line, section, order))
+            return
+        parameter = statement.arg_name
+        if not parameter:
+            scope, component, parameter = f"{scope}/{component}" if scope else component, MACRO, "value"
+        binding = Binding(scope, component, parameter, statement.value, file, line, section, order)
+        self.source.bindings.append(binding)
 
     def _include(self, name: str, file: str, line: int, folder: Path, stack: tuple[Path, ...]) -> str:
         # Beside the including file, where the command runs, in the project: the first that exists.
@@ -228,7 +137,7 @@ class _Reader:
             self._fatal(file, line, f"'{name}' includes itself; take out one of the includes")
             return f"# include '{name}' includes itself"
         text = self.read_file(found, stack)
-        return f"# ---- {name}\n{text}# ---- end of {name}"
+        return f"{OPEN}{name}\n{text}{CLOSE}{name}"
 
     def _fatal(self, file: str, line: int, message: str) -> None:
         self.source.mistakes.append(Mistake(file, line, message))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.recipe_parsing import COMMAND_LINE, MACRO, REQUIRED, Binding, Macro, Reference, references
+from zoo.recipe_statements import COMMAND_LINE, MACRO, REQUIRED, Binding, Macro, Reference, map_value, references
 
 ROOT = "Pipeline"
 
@@ -64,16 +64,18 @@ class Bindings:
         """The bindings of the macro `%name`, the winner last; empty where it is not defined."""
         return self.layers(MACRO, tuple(name.split("/"))).get("value", [])
 
-    def value(self, value: Any, unknown: Any) -> Any:
-        """`value` with macros replaced by what they stand for, undefined ones by `unknown`."""
-        if isinstance(value, Macro):
-            stack = self.macro(value.name)
-            return self.value(stack[-1].value, unknown) if stack else unknown
-        if isinstance(value, dict):
-            return {self.value(key, unknown): self.value(item, unknown) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(self.value(item, unknown) for item in value)
-        return value
+    def value(self, value: Any, unknown: Any, inside: tuple[str, ...] = ()) -> Any:
+        """`value` with macros replaced by what they stand for; undefined ones, and one inside itself, by `unknown`."""
+
+        def replaced(leaf: Any) -> Any:
+            if not isinstance(leaf, Macro):
+                return leaf
+            stack = self.macro(leaf.name)
+            if not stack or leaf.name in inside:
+                return unknown
+            return self.value(stack[-1].value, unknown, (*inside, leaf.name))
+
+        return map_value(value, replaced)
 
 
 class Walk:
@@ -99,7 +101,7 @@ class Walk:
         self._displaced: list[tuple[Binding, Binding, tuple[str, ...]]] = []
         self.used: set[Binding] = set()
         self.excused: set[Binding] = set()
-        self.cycles: list[tuple[Binding, Reference]] = []
+        self.cycles: list[tuple[Binding, Reference | Macro]] = []
         self._build(root, (), None, Reference((), root, True, 1))
         for loser, winner, scopes in self._displaced:
             self._excuse(loser.value, scopes, winner, set())
@@ -131,14 +133,16 @@ class Walk:
         self._displaced += [(loser, winner, scopes) for loser in stack[:-1]]
         for found in references(winner.value):
             if isinstance(found, Macro):
-                self._follow_macro(found)
+                self._follow_macro(found, winner)
             else:
                 self._follow(found, winner, scopes)
 
-    def _follow_macro(self, found: Macro) -> None:
+    def _follow_macro(self, found: Macro, binding: Binding) -> None:
         stack = self._bindings.macro(found.name)
         key = (MACRO, tuple(found.name.split("/")))
-        if stack and key not in self._stack:
+        if key in self._stack:
+            self.cycles.append((binding, found))
+        elif stack:
             self._stack.append(key)
             self._take(stack, key[1])
             self._stack.pop()
@@ -171,11 +175,11 @@ class Walk:
 
 
 def overrides(winner: Binding, loser: Binding) -> bool:
-    """Whether `winner` was meant to override `loser`: it comes later, and from another file.
+    """Whether `winner` was meant to override `loser`: it comes later, and from another file or the command line.
 
     A binding that comes later and yet loses to a scoped one, or that its own file overrides everywhere, is a mistake.
     """
-    return winner.order > loser.order and (winner.file != loser.file or winner.file == COMMAND_LINE)
+    return winner.order > loser.order and (winner.section != loser.section or winner.section == COMMAND_LINE)
 
 
 def is_required(binding: Binding) -> bool:

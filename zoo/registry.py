@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class RecipeEntry:
     paper: str | None
     dataset: str
     rows: tuple[str, ...] = ()
-    parameters: Mapping[str, int] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class Registry:
     def root(self) -> Path:
         """The folder that recipes' paths are relative to."""
         return self.file.parent
+
+    def recipes_json(self) -> list[dict[str, Any]]:
+        """The recipes as JSON-able dictionaries, in the catalogue's order."""
+        return [asdict(entry) for entry in self.recipes.values()]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -168,22 +172,6 @@ def short_count(count: float) -> str:
             scaled = count / size
             return f"{scaled:.0f}{letter}" if scaled >= 99.95 else f"{scaled:.1f}{letter}"
     return f"{count:.0f}"
-
-
-def listing(registry: Registry) -> list[dict[str, Any]]:
-    """The recipes as JSON-able dictionaries, in the catalogue's order."""
-    return [
-        {
-            "name": entry.name,
-            "file": entry.file,
-            "title": entry.title,
-            "paper": entry.paper,
-            "dataset": entry.dataset,
-            "rows": list(entry.rows),
-            "parameters": dict(entry.parameters),
-        }
-        for entry in registry.recipes.values()
-    ]
 
 
 def render_list(registry: Registry) -> str:

@@ -155,30 +155,26 @@ def _evaluate(experiment: "Experiment") -> int:
         say("the recipe has no Pipeline.evaluation: nothing is scored")
         return 0
     from harness import report
-    from zoo import registry
-    from zoo.data.pictures import write_grid
-    from zoo.sample_files import read_images
 
-    import numpy as np
-
-    last = experiment.pipeline.stages[-1]
-    samples = experiment.workdir / "samples" / last.name
-    cache = experiment.workdir / "cache"
-    result = evaluation.evaluate(samples, last.images, cache, experiment.provenance())
-    from zoo.training.checkpoints import write_text
-
-    path = experiment.workdir / "results" / f"{last.name}.json"
-    write_text(path, json.dumps(result, indent=1))
-    shown = read_images(samples, np.arange(min(64, experiment.pipeline.samples.count)), experiment.pipeline.samples.shard)
-    from zoo.data.pictures import to_bytes
-
-    grid = experiment.workdir / "results" / f"{last.name}.png"
-    write_grid(grid, to_bytes(shown), scale=max(1, 64 // last.size))
-    rows = registry.load().rows_of(experiment.recipe.path)
-    report.print_row(result, rows)
-    report.write_report(experiment.workdir)
-    say(f"samples: {grid}\nresult:  {path}\nreport:  {experiment.workdir / 'report.html'}")
+    name = experiment.pipeline.stages[-1].name
+    result = experiment.score(evaluation)
+    report.print_row(result, _published_rows(experiment))
+    page = report.write_report(experiment.workdir)
+    results = experiment.workdir / "results"
+    say(f"\nsamples  {results / f'{name}.png'}\nresult   {results / f'{name}.json'}\nreport   {page}")
     return 0
+
+
+def _published_rows(experiment: "Experiment") -> list[str]:
+    """The rows that registry.yaml names for this recipe; none for a recipe that it does not list."""
+    from zoo import registry
+
+    catalogue = registry.load()
+    path = experiment.origin().resolve()
+    for entry in catalogue.recipes.values():
+        if (catalogue.root / entry.file).resolve() == path:
+            return list(entry.rows)
+    return []
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from zoo.registry import Registry
 from zoo.spelling import did_you_mean
 
 # What the constructors of Keras layers and models take beside their own parameters, when they pass **kwargs on.
-KERAS_PARAMETERS = ("name", "dtype", "trainable")
+KERAS_PARAMETERS = ("activity_regularizer", "trainable", "dtype", "autocast", "name")
 PLAIN_BASES = {"object", "ABC", "Protocol", "Generic", "NamedTuple"}
 
 
@@ -78,11 +78,11 @@ class Signatures:
         meaning = self.modules.find(component.target)
         if isinstance(meaning, External) and self.modules.file(component.module) is None:
             if component.target.partition(".")[0] in ("zoo", "harness"):
-                raise UserError(f"{self.registry.file}:{component.line}: there is no module {component.module}")
+                raise UserError(f"{self.registry.file.name}:{component.line}: there is no module {component.module}")
             return Signature(name, {}, (component.target,), open=True)
         if not isinstance(meaning, Class):
             wrong = did_you_mean(name, self.modules.classes(component.module))
-            place = f"{self.registry.file}:{component.line}"
+            place = f"{self.registry.file.name}:{component.line}"
             raise UserError(f"{place}: there is no class {name} in {component.module}; {wrong}")
         parameters, is_open = self._constructor(meaning)
         return Signature(name, parameters, tuple(dict.fromkeys(self._bases(meaning))), is_open)
@@ -156,7 +156,7 @@ def _parameters(arguments: ast.arguments, module: str) -> dict[str, Parameter]:
     """The parameters of an `__init__`, without self, *args and **kwargs."""
     positional = arguments.posonlyargs + arguments.args
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    pairs = list(zip(positional, missing + arguments.defaults, strict=True))[1:]
+    pairs = list(zip(positional, [*missing, *arguments.defaults], strict=True))[1:]
     pairs += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     return {
         argument.arg: Parameter(

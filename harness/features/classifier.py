@@ -34,7 +34,7 @@ class DatasetClassifier(FeatureNetwork):
     def __init__(
         self,
         width: int = 32,
-        epochs: int = 5,
+        epochs: int = 3,
         batch: int = 128,
         learning_rate: float = 0.3,
         shift: int = 2,

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from harness.cache import Cache
 from harness.images import ImageSet, RealImages
 from harness.metrics.metric import Features
 from harness.metrics.statistics import Moments
+from harness.progress import progress
 from zoo.console import UserError
 
 BATCH = 250  # images a forward pass
@@ -62,7 +62,7 @@ def extract(images: ImageSet, network: Extractor, keep: frozenset[str], title: s
     """
     moments: Moments | None = None
     kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
-    with tqdm(total=images.count, desc=title, unit="image", leave=False) as bar:
+    with progress(images.count, title, "image") as bar:
         for batch, _ in images.batches(BATCH):
             features = network(batch)
             try:

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from tqdm import tqdm
 
 from harness.images import ImageSet
+from harness.progress import progress
 
 BATCH = 500  # images a forward pass when testing
 SMALLEST = 8  # pixels a side
@@ -78,7 +78,13 @@ def build_network(shape: tuple[int, int, int], classes: int, width: int, seed: i
 
 
 def train_network(
-    shape: tuple[int, int, int], classes: int, width: int, plan: Plan, images: np.ndarray, labels: np.ndarray, title: str
+    shape: tuple[int, int, int],
+    classes: int,
+    width: int,
+    plan: Plan,
+    images: np.ndarray,
+    labels: np.ndarray,
+    title: str,
 ) -> keras.Model:
     """Trains a new network on images uint8 [N, H, W, C] with labels [N]; a function of its arguments.
 
@@ -92,7 +98,7 @@ def train_network(
     steps_an_epoch = len(images) // batch
     steps = plan.epochs * steps_an_epoch
     generator = np.random.default_rng(plan.seed)
-    with tqdm(total=steps, desc=title, unit="step", leave=False) as bar:
+    with progress(steps, title, "step") as bar:
         for epoch in range(plan.epochs):
             order = generator.permutation(len(images)).astype(np.int32)
             for start in range(steps_an_epoch):

@@ -79,9 +79,7 @@ class ClassificationAccuracy(Metric):
             images, labels = train.arrays()
             if labels is None:
                 raise ValueError(f"{train.name} has no labels")
-            network = train_network(
-                train.shape, real.train.classes, self.width, self.plan, images, labels, title
-            )
+            network = train_network(train.shape, real.train.classes, self.width, self.plan, images, labels, title)
             first, among_five = accuracies(network, real.held_out)
             return {"cas_top1": first, "cas_top5": among_five}
 

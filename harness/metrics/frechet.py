@@ -12,6 +12,7 @@ from zoo.console import UserError
 
 SMALLEST_EIGENVALUE = 1e-11  # of the largest: roots below it would be wrong by more than 1e-11 of the largest root
 
+
 def frechet_distance(
     reference_mean: np.ndarray, reference_covariance: np.ndarray, mean: np.ndarray, covariance: np.ndarray
 ) -> float:

@@ -1,5 +1,6 @@
 """Inception score: exp of the mean KL(p(y|x) || p(y)), arXiv:1606.03498, in both conventions of splitting."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,7 +37,7 @@ def scores_of_equal_splits(logits: np.ndarray, splits: int, seed: int | None = N
     if seed is not None:
         logits = logits[np.random.RandomState(seed).permutation(count)]
     bounds = [count * part // splits for part in range(splits + 1)]
-    return [inception_score(logits[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [inception_score(logits[low:high]) for low, high in itertools.pairwise(bounds)]
 
 
 def scores_of_split_size(logits: np.ndarray, size: int) -> list[float]:

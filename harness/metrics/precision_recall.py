@@ -61,7 +61,7 @@ def _squared_norms(features: np.ndarray) -> np.ndarray:
 
 
 def _product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """x.y of all pairs; half precision is rounded after the sum, as hardware accumulates it, and NumPy is slow at it."""
+    """x.y of all pairs; half precision is rounded after the sum, as hardware accumulates it."""
     if one.dtype == np.float16:
         return (one.astype(np.float32) @ other.astype(np.float32).T).astype(np.float16)
     return one @ other.T

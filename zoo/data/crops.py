@@ -16,15 +16,15 @@ class Crop(abc.ABC):
 
     def __call__(self, image: tf.Tensor, size: int) -> tf.Tensor:
         """Crops inside a tf.data graph; only images of another size leave the graph for Pillow."""
-        height, width = tf.unstack(tf.shape(image)[:2])
+        height, width = tf.shape(image)[0], tf.shape(image)[1]
 
         def fits(factor: int) -> tf.Tensor:
             return tf.logical_and(tf.equal(height, factor * size), tf.equal(width, factor * size))
 
-        result = tf.case(
-            [(fits(1), lambda: image), (fits(2), lambda: self.half(image, size))],
-            default=lambda: self._outside(image, size),
-        )
+        def resized() -> tf.Tensor:
+            return tf.cond(fits(2), lambda: self.half(image, size), lambda: self._outside(image, size))
+
+        result = tf.cond(fits(1), lambda: image, resized)
         return tf.ensure_shape(result, [size, size, 3])
 
     def half(self, image: tf.Tensor, size: int) -> tf.Tensor:

@@ -1,12 +1,10 @@
 """What a stage trains on: a source, cropped, flipped, paired with its low-resolution image, endless and resumable."""
 
-from typing import Any
-
 import tensorflow as tf
 
-from zoo.console import UserError
 from zoo.data.crops import Crop
 from zoo.data.flips import RandomFlip
+from zoo.data.reading import Block, Reader
 from zoo.data.sources import Example, Record, Source
 
 BLOCK_BYTES = 2**20  # whole-array steps (flip, low resolution, float) work on blocks of about this size
@@ -49,7 +47,7 @@ class Images:
         self.low_resolution = low_resolution
         self.channels = channels
         self._splits = {"train": train, "test": test}
-        self._problems: dict[tuple[str, int], str] = {}
+        self._reader = Reader(source, self._prepare)
 
     @property
     def classes(self) -> int:
@@ -59,7 +57,7 @@ class Images:
     @property
     def problems(self) -> list[str]:
         """`NAME: REASON` of every corrupt record met so far, each once."""
-        return list(self._problems.values())
+        return self._reader.problems
 
     def check(self) -> None:
         """Raises UserError if the source cannot exist."""
@@ -81,24 +79,7 @@ class Images:
             Dataset of {image: float32 [S, S, C] in [-1, 1]; label: int32 [] if there are classes;
             low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for}.
         """
-        split = self.split("train")
-        count = self.source.count(split)
-        self._require_one_sound(split)
-        epoch, offset = divmod(first, count)
-        epochs = tf.data.Dataset.range(epoch, tf.int64.max)
-        records = epochs.flat_map(lambda number: self.source.records(split, seed, number)).skip(offset)
-        decoded = self._decoded(records.enumerate(first), split).batch(self._block)
-
-        def fill(last: tf.Tensor, block: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            numbers = block.pop("number")
-            gaps = numbers - tf.concat([last[None], numbers[:-1]], axis=0)  # 1 where no record is missing
-            noted = self._note(split, seed, last, numbers, gaps)
-            with tf.control_dependencies([noted]):
-                filled = {key: tf.repeat(value, gaps, axis=0) for key, value in block.items()}
-            filled["number"] = tf.range(last + 1, numbers[-1] + 1)
-            return numbers[-1], filled
-
-        blocks = decoded.scan(tf.constant(first - 1, tf.int64), fill)
+        blocks = self._reader.endless(self.split("train"), seed, first, self._block)
         return blocks.map(lambda block: self._finish(block, seed), tf.data.AUTOTUNE).unbatch()
 
     def examples(
@@ -116,20 +97,8 @@ class Images:
             Dataset of {image: uint8 [S, S, C]; label: int32 []; low_resolution: uint8 [s, s, C]}, the last two as in
             `stream`.
         """
-        name = self.split(split)
-        records = self.source.records(name, seed, 0).enumerate().skip(first)
-        end = max(first, self.source.count(name))
-        decoded = self._decoded(records, name).concatenate(self._sentinel(end)).batch(self._block)
-
-        def drop(last: tf.Tensor, block: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            numbers = block.pop("number")
-            gaps = numbers - tf.concat([last[None], numbers[:-1]], axis=0)
-            noted = self._note(name, seed, last, numbers, gaps)
-            with tf.control_dependencies([noted]):
-                return numbers[-1], {key: value[: tf.reduce_sum(tf.cast(numbers < end, tf.int32))] for key, value in block.items()}
-
-        blocks = decoded.scan(tf.constant(first - 1, tf.int64), drop)
-        dataset = blocks.map(self._with_low_resolution, tf.data.AUTOTUNE).unbatch()
+        blocks = self._reader.finite(self.split(split), seed, first, self._block)
+        dataset = blocks.map(self._pair, tf.data.AUTOTUNE).unbatch()
         return dataset if count is None else dataset.take(count)
 
     @property
@@ -146,82 +115,22 @@ class Images:
             image = tf.cast(tf.round(grey), tf.uint8)
         return example | {"image": image}
 
-    def _decoded(self, numbered: tf.data.Dataset, split: str) -> tf.data.Dataset:
-        """Decodes (number, record) pairs in parallel, in order; the numbers show which ones failed."""
-        decoded = numbered.map(
-            lambda number, record: self._prepare(record, split) | {"number": number},
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        return decoded.ignore_errors()
-
-    def _sentinel(self, number: int) -> tf.data.Dataset:
-        """One empty element that follows the last record, so that failures at the end leave a gap as well."""
-        image = tf.zeros([1, self.size, self.size, self.channels], tf.uint8)
-        element = {"image": image, "number": tf.constant([number], tf.int64)}
-        if self.classes:
-            element["label"] = tf.zeros([1], tf.int32)
-        return tf.data.Dataset.from_tensor_slices(element)
-
-    def _with_low_resolution(self, block: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Adds the pair, uint8 [N, s, s, C]: the mean over the area of each pixel, rounded."""
+    def _pair(self, block: Block) -> Block:
+        """Examples as they leave: without numbers, with the pair uint8 [N, s, s, C] of means over areas."""
+        kept = {key: value for key, value in block.items() if key != "number"}
         if self.low_resolution is None:
-            return block
+            return kept
         small = tf.image.resize(block["image"], [self.low_resolution] * 2, method="area")
-        return block | {"low_resolution": tf.cast(tf.round(small), tf.uint8)}
+        return kept | {"low_resolution": tf.cast(tf.round(small), tf.uint8)}
 
-    def _finish(self, block: dict[str, tf.Tensor], seed: int) -> dict[str, tf.Tensor]:
-        """Flips a block of uint8 images, makes the pairs and maps both to [-1, 1]."""
-        numbers = block.pop("number")
+    def _finish(self, block: Block, seed: int) -> Block:
+        """Training elements as they leave: flipped, paired, in [-1, 1]."""
+        images = block["image"]
         if self.flip is not None:
-            block["image"] = self.flip(block["image"], seed, numbers)
-        block["image"] = tf.cast(block["image"], tf.float32) / 127.5 - 1.0
+            images = self.flip(images, seed, block["number"])
+        finished = {"image": tf.cast(images, tf.float32) / 127.5 - 1.0}
+        if "label" in block:
+            finished["label"] = block["label"]
         if self.low_resolution is not None:
-            block["low_resolution"] = tf.image.resize(block["image"], [self.low_resolution] * 2, method="area")
-        return block
-
-    def _note(
-        self, split: str, seed: int | None, last: tf.Tensor, numbers: tf.Tensor, gaps: tf.Tensor
-    ) -> tf.Tensor:
-        """Names the records missing between `last` and the numbers; leaves the graph only if there are any."""
-
-        def name_missing(last: Any, numbers: Any) -> Any:
-            self._name_missing(split, seed, int(last) + 1, {int(number) for number in numbers})
-            return numbers[-1]
-
-        return tf.cond(
-            tf.reduce_any(gaps > 1),
-            lambda: tf.numpy_function(name_missing, [last, numbers], tf.int64),
-            lambda: numbers[-1],
-        )
-
-    def _name_missing(self, split: str, seed: int | None, start: int, present: set[int]) -> None:
-        """Decodes the missing records once more, one by one, to keep their names and what is wrong with them."""
-        count = self.source.count(split)
-        for number in sorted(set(range(start, max(present))) - present):
-            epoch, offset = divmod(number, count)
-            for record in self.source.records(split, seed, epoch).skip(offset).take(1):
-                position = int(record["position"])
-                if (split, position) not in self._problems:
-                    self._problems[split, position] = f"{self.source.locate(split, position)}: {self._fault(record, split)}"
-
-    def _fault(self, record: Record, split: str) -> str:
-        """First line of the error that a record's decoding raises."""
-        try:
-            self._prepare(record, split)
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            text = getattr(error, "message", str(error)).split("}} ")[-1]
-            return text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        return "could not be read at first, but later"
-
-    def _require_one_sound(self, split: str) -> None:
-        """Raises UserError if no record of the split can be decoded: an endless stream would look for ever."""
-        records = self.source.records(split).enumerate()
-        sound = records.map(lambda number, record: self._prepare(record, split)).ignore_errors().take(1)
-        if any(True for _ in sound):
-            return
-        count = self.source.count(split)
-        if count:
-            self._name_missing(split, None, 0, {min(count, 5)})
-        named = "; ".join(self.problems[:5]) or "there are none"
-        raise UserError(f"no image of split '{split}' of {self.source.name} ({count} records) can be read: {named}")
+            finished["low_resolution"] = tf.image.resize(finished["image"], [self.low_resolution] * 2, method="area")
+        return finished

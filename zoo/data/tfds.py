@@ -62,8 +62,8 @@ class TFDS(Source):
         if feature is None:
             names = tuple(self._features())
             raise UserError(
-                f"dataset '{self.dataset}' has no feature '{self.image}'{nearest_hint(self.image, names)}; its features "
-                f"are {', '.join(names)}: set TFDS.image to the one that holds the picture"
+                f"dataset '{self.dataset}' has no feature '{self.image}'{nearest_hint(self.image, names)}; its "
+                f"features are {', '.join(names)}: set TFDS.image to the one that holds the picture"
             )
         channels = feature.shape[-1] if feature.shape else 0
         if channels not in (None, 1, 3, 4) or np.dtype(feature.np_dtype).name not in ("uint8", "uint16"):
@@ -77,8 +77,8 @@ class TFDS(Source):
         if Path(self._builder.data_path, "dataset_info.json").exists() and self._builder.info.splits:
             return None
         return (
-            f"dataset '{self.dataset}' is not prepared in {self._root}; set TFDS_DATA_DIR to the folder that has it, or "
-            f"prepare it where there is a network: tfds build {self.dataset} --data_dir {self._root}"
+            f"dataset '{self.dataset}' is not prepared in {self._root}; set TFDS_DATA_DIR to the folder that has it, "
+            f"or prepare it where there is a network: tfds build {self.dataset} --data_dir {self._root}"
         )
 
     def count(self, split: str) -> int:
@@ -94,14 +94,8 @@ class TFDS(Source):
         return self._shards(split).records(seed, epoch)
 
     def decode(self, record: Record, size: int, split: str) -> Example:
-        import tensorflow_datasets as tfds
-
-        wanted = {self.image, self.label} - {None}
-        undecoded = {self.image: tfds.decode.SkipDecoding()}
-        features = tfds.features.FeaturesDict({name: self._features()[name] for name in wanted})
-        fields = features.deserialize_example(record["serialized"], decoders=undecoded)
-        example = {"image": decode_image(fields[self.image])}
-        return example if self.label is None else example | {"label": tf.cast(fields[self.label], tf.int32)}
+        example = {"image": decode_image(record["image"])}
+        return example if self.label is None else example | {"label": tf.cast(record["label"], tf.int32)}
 
     def locate(self, split: str, position: int) -> str:
         return f"{self.dataset} {split} {position} ({self._shards(split).locate(position)})"
@@ -123,8 +117,8 @@ class TFDS(Source):
             names = tuple(tfds.list_builders(with_community_datasets=False))
             bare = self.dataset.split("/")[0].split(":")[0]
             raise UserError(
-                f"no dataset is called '{self.dataset}'{nearest_hint(bare, names)}: neither TensorFlow Datasets knows it "
-                f"nor is it prepared in {self._root}"
+                f"no dataset is called '{self.dataset}'{nearest_hint(bare, names)}: neither TensorFlow Datasets knows "
+                f"it nor is it prepared in {self._root}"
             ) from None
         except (ValueError, AssertionError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -146,11 +140,16 @@ class TFDS(Source):
                 f"dataset '{self.dataset}' has no split '{split}'{nearest_hint(split, self.splits())}; its splits are "
                 f"{', '.join(self.splits())} ({str(error).splitlines()[0][:80]})"
             ) from None
-        shards = [Shard(os.fspath(run.filename), run.skip, run.examples_in_shard if run.take == -1 else run.take) for run in runs]
+        shards = [
+            Shard(os.fspath(run.filename), run.skip, run.examples_in_shard if run.take == -1 else run.take)
+            for run in runs
+        ]
         lost = [shard.path for shard in shards if not Path(shard.path).exists()]
         if lost:
-            raise UserError(f"dataset '{self.dataset}' lacks {len(lost)} of {len(shards)} files, the first is {lost[0]}")
+            raise UserError(
+                f"dataset '{self.dataset}' lacks {len(lost)} of {len(shards)} files, the first is {lost[0]}"
+            )
         files = {run.filename: Path(run.filename).stat().st_size for run in runs}
         whole = sum(run.examples_in_shard for run in {run.filename: run for run in runs}.values())
         part = sum(shard.take for shard in shards) / max(1, whole)
-        return Shards(shards, int(sum(files.values()) * part))
+        return Shards(shards, int(sum(files.values()) * part), self.image, self.label)

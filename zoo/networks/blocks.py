@@ -79,26 +79,23 @@ class GroupNorm(keras.layers.Layer):
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
 
     def call(self, x: Any, scale: Any = None, shift: Any = None) -> Any:
-        # moments of each channel, then of each group
-        channels = x.shape[-1]
         precise = ops.cast(x, "float32") if ops.dtype(x) in ("float16", "bfloat16") else x
+        channels, dtype = x.shape[-1], precise.dtype
+        groups = (-1, self.groups, channels // self.groups)
         pixels = ops.reshape(precise, (-1, math.prod(x.shape[1:-1]), channels))
-        moments = ops.stack([ops.mean(pixels, axis=1), ops.mean(ops.square(pixels), axis=1)], axis=1)  # [B, 2, C]
-        grouped = ops.reshape(moments, (-1, 2, self.groups, channels // self.groups))
-        mean, square = ops.unstack(ops.mean(grouped, axis=-1), axis=1)  # [B, G]
+        # moments of each channel, then of each group [B, G, 1]
+        mean = ops.mean(ops.reshape(ops.mean(pixels, axis=1), groups), axis=-1, keepdims=True)
+        square = ops.mean(ops.reshape(ops.mean(ops.square(pixels), axis=1), groups), axis=-1, keepdims=True)
         inverse = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + self.epsilon)
-        # one affine map for each example and channel
-        width = channels // self.groups
-        gain = ops.repeat(inverse, width, axis=1) * ops.cast(self.gamma, precise.dtype)
+        # one affine map for each example and channel [B, G, C / G]
+        gain = inverse * ops.reshape(ops.cast(self.gamma, dtype), groups[1:])
+        bias = ops.reshape(ops.cast(self.beta, dtype), groups[1:])
         if scale is not None:
-            gain = gain * (1 + ops.cast(scale, precise.dtype))
-        bias = ops.cast(self.beta, precise.dtype)
-        if scale is not None:
-            bias = bias * (1 + ops.cast(scale, precise.dtype)) + ops.cast(shift, precise.dtype)
-        bias = bias - ops.repeat(mean, width, axis=1) * gain
+            factor = 1 + ops.reshape(ops.cast(scale, dtype), groups)
+            gain, bias = gain * factor, bias * factor + ops.reshape(ops.cast(shift, dtype), groups)
+        bias = bias - mean * gain
         broadcast = (-1, *(1 for _ in x.shape[1:-1]), channels)
-        gain, bias = ops.reshape(gain, broadcast), ops.reshape(bias, broadcast)
-        return x * ops.cast(gain, x.dtype) + ops.cast(bias, x.dtype)
+        return x * ops.cast(ops.reshape(gain, broadcast), x.dtype) + ops.cast(ops.reshape(bias, broadcast), x.dtype)
 
 
 class GroupNormalisation:
