@@ -8,6 +8,8 @@ from zoo.console import import_tensorflow
 
 import_tensorflow()
 
+NOT_YET_COVERED = "not yet covered: "
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -18,11 +20,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def golden(request: pytest.FixtureRequest) -> Path:
-    """The folder of reference numbers that the golden tests read."""
-    given = request.config.getoption("--golden")
+def golden_folder(config: pytest.Config) -> Path:
+    """The folder of reference numbers that was asked for, or the project's own."""
+    given = config.getoption("--golden")
     folder = Path(given) if given else Path(__file__).parent / "golden"
     if not folder.is_dir():
         raise pytest.UsageError(f"--golden {folder}: no such folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Path:
+    """The folder of reference numbers that the golden tests read."""
+    return golden_folder(request.config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Lists the reference files that no comparison reads yet; pytest itself would only count them."""
+    reports = terminalreporter.stats.get("xfailed", [])
+    reasons = [report.wasxfail for report in reports if report.wasxfail.startswith(NOT_YET_COVERED)]
+    if reasons:
+        terminalreporter.section(f"{len(reasons)} reference files not yet covered")
+        for reason in reasons:
+            terminalreporter.write_line(reason.removeprefix(NOT_YET_COVERED))

@@ -571,7 +571,8 @@ def test_command_names_what_is_corrupt(tmp_path: Path) -> None:
     assert "train: 11 images, 1 corrupt" in result.stdout
     assert "004.png: " in result.stdout
     assert result.stderr == ""
-    assert Image.open(tmp_path / "grid.png").width > 10 * SIZE
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.width > 10 * SIZE
 
 
 def test_command_understands_every_kind_of_name(tmp_path: Path) -> None:

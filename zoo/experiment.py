@@ -96,6 +96,7 @@ class Experiment:
                 "shard": self.pipeline.samples.shard,
                 "batch": self.pipeline.samples.batch,
                 "labels": parts_of(self.pipeline.samples.labels),
+                "objective": parts_of(stage.objective),
                 "sampler": parts_of(stage.sampler),
                 "conditioning": parts_of(stage.conditioning),
                 "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),

@@ -13,6 +13,7 @@ The same command after a crash goes on where the last checkpoint or shard ends.
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ flags.DEFINE_string("checkpoint", "last", "sample from: last, or a step")
 flags.DEFINE_string("shard", "1/1", "sample part i of n, as one of n independent workers: 3/8")
 flags.DEFINE_list("labels", None, "sample these classes, as pictures for a person")
 flags.DEFINE_integer("count", None, "how many pictures, with --labels or --low_resolution", lower_bound=1)
-flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default")
+flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default", lower_bound=0)
 flags.DEFINE_string("low_resolution", None, "npz with uint8 images (arr_0) that the super-resolution stages enlarge")
 flags.DEFINE_boolean("list", False, "show the recipes of this zoo")
 flags.DEFINE_boolean("json", False, "list and describe as JSON")
@@ -131,7 +132,7 @@ def _pictures(experiment: "Experiment") -> int:
     if FLAGS.low_resolution:
         try:
             images = np.load(FLAGS.low_resolution)["arr_0"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"--low_resolution must be an npz file with images in arr_0: {error}") from error
     try:
         labels = None if FLAGS.labels is None else [int(label) for label in FLAGS.labels]

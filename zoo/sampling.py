@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from zoo.console import UserError
-from zoo.sample_files import claim, is_whole, read_images, write_shard
+from zoo.sample_files import claim, is_whole, read_images, remove_beyond, write_shard
 from zoo.training import randomness
 
 if TYPE_CHECKING:
@@ -188,6 +188,8 @@ def sample_stage(
         The hash of the identity.
     """
     digest = claim(folder, identity)
+    if part == (1, 1):  # one of several workers may have been given another count than the rest
+        remove_beyond(folder, len(samples.shards()))
     sampler = StageSampler(stage, network, samples.batch)
     key = randomness.key(seed, f"{stage.name}/sampling")
     weights = [variable.value for variable in network.trainable_variables]

@@ -15,16 +15,22 @@ class Crop(abc.ABC):
         """Crops and resizes a NumPy image, uint8 [h, w, 3] to uint8 [size, size, 3]."""
 
     def __call__(self, image: tf.Tensor, size: int) -> tf.Tensor:
-        """Crops inside a tf.data graph; only images of another size leave the graph for Pillow."""
-        height, width = tf.shape(image)[0], tf.shape(image)[1]
+        """Crops inside a tf.data graph; only images that are neither of the size nor of twice the size leave it."""
+        image = tf.convert_to_tensor(image)
+        ways = {1: lambda: image, 2: lambda: self.half(image, size)}
 
-        def fits(factor: int) -> tf.Tensor:
-            return tf.logical_and(tf.equal(height, factor * size), tf.equal(width, factor * size))
+        def outside() -> tf.Tensor:
+            return self._outside(image, size)
 
-        def resized() -> tf.Tensor:
-            return tf.cond(fits(2), lambda: self.half(image, size), lambda: self._outside(image, size))
+        if image.shape[:2].is_fully_defined():  # decided once, not for every image
+            height, width = image.shape[:2]
+            way = ways.get(height // size, outside) if height == width and height % size == 0 else outside
+            return tf.ensure_shape(way(), [size, size, 3])
 
-        result = tf.cond(fits(1), lambda: image, resized)
+        def is_square(side: int) -> tf.Tensor:
+            return tf.reduce_all(tf.equal(tf.shape(image)[:2], side))
+
+        result = tf.cond(is_square(size), ways[1], lambda: tf.cond(is_square(2 * size), ways[2], outside))
         return tf.ensure_shape(result, [size, size, 3])
 
     def half(self, image: tf.Tensor, size: int) -> tf.Tensor:

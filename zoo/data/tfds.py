@@ -94,7 +94,8 @@ class TFDS(Source):
         return self._shards(split).records(seed, epoch)
 
     def decode(self, record: Record, size: int, split: str) -> Example:
-        example = {"image": decode_image(record["image"])}
+        height, width = self._features()[self.image].shape[:2]
+        example = {"image": tf.ensure_shape(decode_image(record["image"]), [height, width, 3])}
         return example if self.label is None else example | {"label": tf.cast(record["label"], tf.int32)}
 
     def locate(self, split: str, position: int) -> str:

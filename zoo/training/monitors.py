@@ -1,6 +1,7 @@
 """What is written while a stage trains: progress line, metrics.csv, TensorBoard events, sample grids."""
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from zoo.data.pictures import grid, to_bytes, write_grid
 from zoo.sampling import StageSampler
 from zoo.training import randomness
+from zoo.training.checkpoints import write_text
 
 if TYPE_CHECKING:
     from zoo.pipeline import Stage
@@ -80,10 +82,11 @@ class Monitor:
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if _complete(row) and int(row["step"]) <= step]
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())  # whole or not at all: a kill here must not cost the rows
         return float(rows[-1]["seconds"]) if rows else 0.0
 
     def progress(self, step: int, loss: float, norm: float, seconds: float) -> None:
@@ -111,7 +114,7 @@ class Monitor:
             "seconds": round(self.seconds, 2),
         }
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, FIELDS).writerow(row)
+            csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(row)
         with self.events.as_default(step):
             for name in ("loss", "gradient_norm", "learning_rate", "images_per_second"):
                 tf.summary.scalar(name, row[name])

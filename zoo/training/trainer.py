@@ -100,7 +100,9 @@ class Trainer:
         while step < total:
             count = min([self.training.steps_per_call, total - step, *monitoring.until_event(step)])
             began = time.perf_counter()
-            loss, norm = (float(value) for value in self._compiled(batches, tf.constant(step, tf.int64), count))
+            # tensors: numbers would be traced anew for every other distance between two events
+            results = self._compiled(batches, tf.constant(step, tf.int64), tf.constant(count))
+            loss, norm = (float(value) for value in results)
             step += count
             self.monitor.progress(step, loss, norm, time.perf_counter() - began)
             if step % monitoring.checkpoint_every == 0 or step == total:
@@ -165,8 +167,8 @@ class Trainer:
         size = split[0]["image"].shape[1]
 
         def body(i: tf.Tensor, loss: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            here = tf.nest.map_structure(lambda x: tf.ensure_shape(x[i], (size, *x.shape[2:])), split)
-            part, gradients = self._part(*here, randomness.fold(key, i))
+            examples, draws = tf.nest.map_structure(lambda x: tf.ensure_shape(x[i], (size, *x.shape[2:])), split)
+            part, gradients = self._part(examples, draws, randomness.fold(key, i))
             return i + 1, loss + part, *(total + new for total, new in zip(sums, gradients, strict=True))
 
         start = [tf.constant(0), tf.constant(0.0), *(tf.zeros(variable.shape) for variable in self.state.raw)]
