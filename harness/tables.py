@@ -60,7 +60,8 @@ def load_results(folder: Path, recipes: Mapping[str, registry.RecipeEntry]) -> l
         if missing:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}: run the evaluation again")
         if rows is None:
-            rows = [row for entry in recipes.values() if f"/{recipe}".endswith(f"/{entry.file}") for row in entry.rows]
+            mine = [entry for entry in recipes.values() if f"/{recipe}".endswith(f"/{entry.file}")]
+            rows = [row for entry in mine for row in (*entry.rows, *entry.like)]
         found.append(Result(path.relative_to(folder.parent).as_posix(), content, tuple(rows), recipe))
     return found
 

@@ -128,6 +128,9 @@ class Stage:
     def output_shape(self, batch: int) -> tuple[int, ...]:
         return (batch, self.size, self.size, 3)
 
+    def check_classes(self) -> None:
+        """These networks are told no class."""
+
 
 class Pipeline:
     def __init__(self, stages: list[Stage], seed: int = 0, report: tuple[str, ...] = ()) -> None:

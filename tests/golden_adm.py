@@ -24,7 +24,7 @@ def check_network(golden: Path, name: str) -> None:
     sharp = 1e-5 if name == "superres" else 1e-10
     for dtype in ("float64", "float32"):
         arrays = Arrays(folder / f"{name}.npz")
-        with precision(dtype):
+        with Precision(dtype):
             network = adm.load(description, weights)
             assert network.count_params() == description["num_parameters"]
             outputs = run(network, arrays, dtype)
@@ -74,7 +74,7 @@ def run(network: keras.Model, arrays: Arrays, dtype: str) -> dict[str, np.ndarra
     }
 
 
-class precision:
+class Precision:
     """A context in which layers are made and run in one dtype."""
 
     def __init__(self, dtype: str) -> None:

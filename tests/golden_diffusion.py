@@ -148,7 +148,9 @@ def check_timestep_embedding(golden: Path) -> None:
         exact = arrays[f"dim{width}_float64"]
         assert_near(sinusoidal_embedding(time.astype("float64"), width), exact, 1e-10, f"dim{width}, float64")
         assert_near(sinusoidal_embedding(time, width), exact, 5 * 3.3e-5, f"dim{width}, float32")
-        assert_near(sinusoidal_embedding(time, width), arrays[f"dim{width}"].astype("float64"), 5 * 3.3e-5, f"dim{width}")
+        assert_near(
+            sinusoidal_embedding(time, width), arrays[f"dim{width}"].astype("float64"), 5 * 3.3e-5, f"dim{width}"
+        )
     arrays.close()
 
 
@@ -193,7 +195,12 @@ def _process_group(part: Group) -> None:
             part.output(z, level, variance), z, level, process, part.clip if clip == "clip1" else None
         )
         short = case.removeprefix(f"{part.group}/")
-        for field, name in (("x", "pred_xstart"), ("mean", "mean"), ("variance", "variance"), ("log_variance", "log_variance")):
+        for field, name in (
+            ("x", "pred_xstart"),
+            ("mean", "mean"),
+            ("variance", "variance"),
+            ("log_variance", "log_variance"),
+        ):
             part.compare(f"{short}/{name}", getattr(prediction, field) + ops.zeros_like(prediction.x))
     gradient = part.model.gradient(z, level.inputs["time"], part.input("y"))
     part.compare("cond_grad", gradient)
@@ -267,18 +274,24 @@ def _compare_loss(part: Group, name: str, actual: Any, index: np.ndarray) -> Non
     first = index == 0
     tight, loose = (1e-8, 1e-7) if part.dtype == "float64" else (5e-4, 7e-2)
     actual = np.asarray(actual, np.float64)
-    np.testing.assert_allclose(actual[~first], expected[~first], rtol=tight, atol=2e-6 if tight > 1e-6 else 1e-12, err_msg=name)
+    np.testing.assert_allclose(
+        actual[~first], expected[~first], rtol=tight, atol=2e-6 if tight > 1e-6 else 1e-12, err_msg=name
+    )
     np.testing.assert_allclose(actual[first], expected[first], rtol=loose, atol=1e-6, err_msg=name)
 
 
 def _loss_helpers(part: Group) -> None:
     for where in ("near", "far"):
         names = ("input_x", "input_means", "input_log_scales")
-        x, means, log_scales = (channels_last(part.given[f"helpers/{where}/{name}"]).astype(part.dtype) for name in names)
+        x, means, log_scales = (
+            channels_last(part.given[f"helpers/{where}/{name}"]).astype(part.dtype) for name in names
+        )
         likelihood = losses.discretised_log_likelihood(*(ops.convert_to_tensor(v) for v in (x, means, log_scales)))
         if part.dtype == "float64" or where == "near":  # in float32 the far likelihoods mean nothing
             part.compare(
-                f"{where}/discretized_gaussian_log_likelihood", likelihood, 1e-4 if part.dtype == "float64" else 5 * 3.1e-4
+                f"{where}/discretized_gaussian_log_likelihood",
+                likelihood,
+                1e-4 if part.dtype == "float64" else 5 * 3.1e-4,
             )
         for arrays in (part.given, part.expected):
             arrays.used.add(f"helpers/{where}/discretized_gaussian_log_likelihood")

@@ -88,7 +88,7 @@ def test_an_array_without_comparison_fails(tmp_path: Path):
     np.savez(tmp_path / "numbers.npz", known=np.zeros(3), unknown=np.zeros(3))
     arrays = Arrays(tmp_path / "numbers.npz")
     arrays["known"]
-    with pytest.raises(AssertionError, match="not covered: .*unknown"):
+    with pytest.raises(AssertionError, match=r"not covered: .*unknown"):
         arrays.close()
 
 

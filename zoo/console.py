@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+from tqdm import tqdm
+
 
 class UserError(Exception):
     """A mistake that the user can mend: the message says what was received, what is allowed and what to do."""
@@ -41,6 +43,29 @@ def import_tensorflow() -> None:
 
         tf.get_logger().setLevel("ERROR")
         tf.config.list_physical_devices()
+
+
+def progress(total: int, title: str, unit: str = "", done: int = 0, leave: bool = True) -> tqdm:
+    """A progress line of less than 80 columns, with the time left.
+
+    Args:
+        total: units of work.
+        title: what is done.
+        unit: name of a unit, in the plural; empty where the title says it.
+        done: units that an earlier process did.
+        leave: whether the line stays when the work is done.
+    """
+    shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}[{elapsed}<{remaining}]{postfix}"
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=title,
+        unit=f"{unit} " if unit else "",
+        bar_format=shape,
+        ncols=79,
+        mininterval=0.5,
+        leave=leave,
+    )
 
 
 def say(text: str = "") -> None:

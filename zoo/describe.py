@@ -168,5 +168,6 @@ def duration(seconds: float) -> str:
     """A time as a person says it: 40 s, 12 min, 7.5 h, 3.2 days, 1.4 years."""
     for size, unit in ((365 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 1.5 * size:
-            return f"{seconds / size:.3g} {unit}"
+            count = seconds / size
+            return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
     return f"{seconds:.3g} s"

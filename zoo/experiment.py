@@ -72,6 +72,10 @@ class Experiment:
             problem = stage.images.source.missing()
             if problem:
                 raise UserError(f"stage '{stage.name}': {problem}")
+            try:
+                stage.check_classes()
+            except ValueError as error:
+                raise UserError(str(error)) from error
             done = Checkpoints(self.stage_folder(stage) / "checkpoints").latest()
             if done is not None and done >= stage.training.steps:
                 say(f"{stage.name}: trained, {done} steps")
@@ -101,7 +105,9 @@ class Experiment:
                 "conditioning": parts_of(stage.conditioning),
                 "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
             }
-            keep_float = bool(following) and any(getattr(part, "rounding", 0) is None for part in following[0].conditioning)
+            keep_float = bool(following) and any(
+                getattr(part, "rounding", 0) is None for part in following[0].conditioning
+            )
             sample_stage(
                 stage,
                 network,
@@ -138,11 +144,16 @@ class Experiment:
         path = self.workdir / "run.json"
         return Path(json.loads(path.read_text())["recipe"]) if path.is_file() else self.recipe.path
 
-    def score(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Scores the sample set of the last stage; writes results/NAME.json and a picture of the first samples."""
+    def score(self, evaluation: Evaluation, rows: list[str]) -> dict[str, Any]:
+        """Scores the sample set of the last stage; writes results/NAME.json and a picture of the first samples.
+
+        Args:
+            evaluation: of the recipe.
+            rows: the published rows that the result is shown beside.
+        """
         last = self.pipeline.stages[-1]
         samples, results = self.workdir / "samples" / last.name, self.workdir / "results"
-        result = evaluation.evaluate(samples, last.images, self.workdir / "cache", self.provenance())
+        result = evaluation.evaluate(samples, last.images, self.workdir / "cache", {**self.provenance(), "rows": rows})
         write_text(results / f"{last.name}.json", json.dumps(result, indent=1))
         shown = np.arange(min(100 if last.size < 64 else 36, self.pipeline.samples.count))
         images = to_bytes(read_images(samples, shown, self.pipeline.samples.shard))

@@ -23,9 +23,7 @@ Specification = dict[str, tuple[tuple[int, ...], str]]
 class Evaluation(Protocol):
     """What a pipeline needs of the harness: scores of a folder of samples, as plain data."""
 
-    def evaluate(
-        self, samples_dir: Path, images: Images, cache: Path, provenance: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def evaluate(self, samples_dir: Path, images: Images, cache: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """See harness.evaluate.Evaluation."""
 
 
@@ -106,11 +104,18 @@ class Stage:
         if not self.network.built:
             keras.utils.set_random_seed((seed * 1_000_003 + zlib.crc32(self.name.encode())) % 2**31)
             self.network({name: keras.KerasTensor(*what) for name, what in self.input_spec(1).items()})
-            classes = self.images.classes
-            known = getattr(self.network, "classes", None)
-            if self.conditioned_on_class and known is not None and known != classes:
-                raise UserError(f"stage '{self.name}': the network has {known} classes, the data {classes}")
         return self.network
+
+    def check_classes(self) -> None:
+        """Raises ValueError where network and data disagree; looks at the dataset, so it is not for constructors."""
+        known = getattr(self.network, "classes", None)
+        if self.conditioned_on_class != (known is not None):
+            raise ValueError(
+                f"classes of the network are {known}, but conditioning of stage '{self.name}' "
+                f"{'has' if self.conditioned_on_class else 'lacks'} ClassLabel"
+            )
+        if known is not None and known != self.images.classes:
+            raise ValueError(f"classes must be {self.images.classes}, as the data of stage '{self.name}', got {known}")
 
     def conditioning_draws(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
         """What conditioning needs drawn, in training or sampling."""

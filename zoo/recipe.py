@@ -185,6 +185,7 @@ def _sizes(recipe: Recipe) -> str:
         try:
             stage.images.check()
             part = "network"
+            stage.check_classes()
             counts.append(f"{stage.name} {short_count(symbolic.build(stage).parameters)}")
         except (UserError, ValueError, TypeError) as error:
             instances = recipe.instances

@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 WIDTH = 80
 
 COMPONENT_FIELDS = {"family", "target", "source"}
-RECIPE_FIELDS = {"file", "title", "paper", "dataset", "rows", "parameters"}
+RECIPE_FIELDS = {"file", "title", "paper", "dataset", "rows", "like", "parameters"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class RecipeEntry:
 
     Attributes:
         parameters: stage name -> parameter count of its network.
-        rows: published rows, as "paper/table:row", that are printed beside the result.
+        rows: published rows, as "paper/table:row", that the recipe reproduces.
+        like: published rows that it imitates at another scale, or on other data, and that are printed beside it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class RecipeEntry:
     paper: str | None
     dataset: str
     rows: tuple[str, ...] = ()
+    like: tuple[str, ...] = ()
     parameters: dict[str, int] = field(default_factory=dict)
 
 
@@ -160,6 +162,7 @@ def _recipe(file: Path, name: str, entry: Any, line: int) -> RecipeEntry:
         paper=entry.get("paper"),
         dataset=entry["dataset"],
         rows=tuple(entry.get("rows") or ()),
+        like=tuple(entry.get("like") or ()),
         parameters=dict(entry.get("parameters") or {}),
     )
 

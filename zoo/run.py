@@ -23,6 +23,7 @@ from zoo.console import UserError, command, import_tensorflow, say
 
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
+    from zoo.pipeline import Pipeline
 
 ACTIONS = ("all", "train", "sample", "evaluate", "check", "describe")
 
@@ -52,7 +53,7 @@ def main() -> int:
     except flags.Error as error:
         raise UserError(f"{error}; see python -m zoo.run --help") from error
     if FLAGS.help:
-        print(__doc__ + FLAGS.module_help(sys.modules[__name__]))
+        print(__doc__ + FLAGS.module_help(sys.modules[__name__]).replace("__main__:", "Flags:"))
         return 0
     if rest:
         raise UserError(f"unexpected argument '{rest[0]}': every argument is a flag; see python -m zoo.run --help")
@@ -90,7 +91,7 @@ def _list() -> int:
     return 0
 
 
-def _describe(pipeline: object) -> int:
+def _describe(pipeline: "Pipeline") -> int:
     from zoo import describe
 
     description = describe.describe(pipeline)
@@ -158,8 +159,8 @@ def _evaluate(experiment: "Experiment") -> int:
     from harness import report
 
     name = experiment.pipeline.stages[-1].name
-    result = experiment.score(evaluation)
-    report.print_row(result, _published_rows(experiment))
+    rows = _published_rows(experiment)
+    report.print_row(experiment.score(evaluation, rows), rows)
     page = report.write_report(experiment.workdir)
     results = experiment.workdir / "results"
     say(f"\nsamples  {results / f'{name}.png'}\nresult   {results / f'{name}.json'}\nreport   {page}")
@@ -174,7 +175,7 @@ def _published_rows(experiment: "Experiment") -> list[str]:
     path = experiment.origin().resolve()
     for entry in catalogue.recipes.values():
         if (catalogue.root / entry.file).resolve() == path:
-            return list(entry.rows)
+            return [*entry.rows, *entry.like]
     return []
 
 

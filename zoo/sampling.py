@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from zoo.console import UserError
+from zoo.console import UserError, progress
 from zoo.sample_files import claim, is_whole, read_images, remove_beyond, write_shard
 from zoo.training import randomness
 
@@ -195,8 +194,7 @@ def sample_stage(
     weights = [variable.value for variable in network.trainable_variables]
     todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]
     total = sum(len(indices) for _, indices in todo)
-    shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} images [{elapsed}<{remaining}]"
-    with tqdm(total=total, desc=f"sampling {stage.name}", bar_format=shape, ncols=79, mininterval=0.5) as bar:
+    with progress(total, f"sampling {stage.name}", "images") as bar:
         for number, indices in todo:
             path = folder / f"shard-{number:05d}.npz"
             if is_whole(path, len(indices)) and (not keep_float or (folder / "s0000" / path.name).is_file()):

@@ -10,8 +10,7 @@ from harness.cache import Cache
 from harness.images import ImageSet, RealImages
 from harness.metrics.metric import Features
 from harness.metrics.statistics import Moments
-from harness.progress import progress
-from zoo.console import UserError
+from zoo.console import UserError, progress
 
 BATCH = 250  # images a forward pass
 
@@ -62,7 +61,7 @@ def extract(images: ImageSet, network: Extractor, keep: frozenset[str], title: s
     """
     moments: Moments | None = None
     kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
-    with progress(images.count, title, "image") as bar:
+    with progress(images.count, title, "images", leave=False) as bar:
         for batch, _ in images.batches(BATCH):
             features = network(batch)
             try:

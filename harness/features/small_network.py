@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from harness.images import ImageSet
-from harness.progress import progress
+from zoo.console import progress
 
 BATCH = 500  # images a forward pass when testing
 SMALLEST = 8  # pixels a side
@@ -98,7 +98,7 @@ def train_network(
     steps_an_epoch = len(images) // batch
     steps = plan.epochs * steps_an_epoch
     generator = np.random.default_rng(plan.seed)
-    with progress(steps, title, "step") as bar:
+    with progress(steps, title, "steps", leave=False) as bar:
         for epoch in range(plan.epochs):
             order = generator.permutation(len(images)).astype(np.int32)
             for start in range(steps_an_epoch):

@@ -111,10 +111,15 @@ def assign(unet: UNet, weights: Mapping[str, np.ndarray]) -> None:
 
 
 def _kernel(value: np.ndarray, rank: int) -> np.ndarray:
-    """PyTorch's layout -> Keras': [out, in, h, w] -> [h, w, in, out]; [out, in, 1 ..] -> [in, out]."""
-    if rank == 4:
+    """PyTorch's layout -> Keras': [out, in, h, w] -> [h, w, in, out]; [out, in, 1 ..] -> [in, out].
+
+    A kernel of neither kind is returned as it is, for `assign` to name its shape.
+    """
+    if rank == 4 and value.ndim == 4:
         return value.transpose(2, 3, 1, 0)
-    return value.reshape(value.shape[:2]).T  # 1x1 convolutions are dense layers here
+    if rank == 2 and all(size == 1 for size in value.shape[2:]):
+        return value.reshape(value.shape[:2]).T  # 1x1 convolutions are dense layers here
+    return value
 
 
 def tensors(unet: UNet) -> Iterator[Tensor]:

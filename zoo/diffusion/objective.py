@@ -49,7 +49,8 @@ class Objective:
         level = self.process.draw(random["level"])
         z = self.process.corrupt(x, random["noise"], level)
         output = network({**inputs, **level.inputs, "image": z, **({} if seed is None else {"seed": seed})})
-        return self.loss_at(output, x, z, random["noise"], level)
+        # A network that computes in half precision is still compared in full.
+        return self.loss_at(ops.cast(output, ops.dtype(z)), x, z, random["noise"], level)
 
     def loss_at(self, output: Any, x: Any, z: Any, noise: Any, level: Level) -> Any:
         """The loss [B] of a network output at z = alpha x + sigma noise."""

@@ -74,7 +74,9 @@ class GroupNorm(keras.layers.Layer):
     def build(self, shape: tuple[int | None, ...], *_: Any) -> None:
         channels = shape[-1]
         if channels is None or channels % self.groups:
-            raise ValueError(f"channels must be a multiple of the {self.groups} groups of normalisation, got {channels}")
+            raise ValueError(
+                f"channels must be a multiple of the {self.groups} groups of normalisation, got {channels}"
+            )
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
 
@@ -285,7 +287,9 @@ class HeadCount(Heads):
     def heads(self, channels: int, decoder: bool) -> int:
         count = self.decoder if decoder else self.count
         if channels % count:
-            raise ValueError(f"count must divide the width of every attention layer: {count} heads, {channels} channels")
+            raise ValueError(
+                f"count must divide the width of every attention layer: {count} heads, {channels} channels"
+            )
         return count
 
 

@@ -85,6 +85,7 @@ class Checkpoints:
         """Reads a checkpoint into variables; every variable must be there. Returns the checkpoint's hash."""
         folder = self.directory / f"{step:08d}"
         try:
+            _check_fit(folder, groups, names)
             status = _checkpoint(groups, names).read(str(folder / "variables"))
             status.assert_existing_objects_matched()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
@@ -116,6 +117,23 @@ def _checkpoint(groups: Groups, names: Sequence[str]) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(
         **{group: dict(zip(names, variables, strict=True)) for group, variables in groups.items()}
     )
+
+
+def _check_fit(folder: Path, groups: Groups, names: Sequence[str]) -> None:
+    """Fails where names or shapes differ; a checkpoint that has more is of another network too."""
+    stored: dict[str, dict[str, list[int]]] = {}
+    for key, shape in tf.train.list_variables(str(folder / "variables")):
+        group, _, rest = key.partition("/")
+        # TensorFlow writes "/" inside a name as ".S", and "." as ".."
+        name = rest.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/").replace("..", ".")
+        stored.setdefault(group, {})[name] = list(shape)
+    for group, variables in groups.items():
+        there = stored.get(group, {})
+        here = {name: variable.shape.as_list() for name, variable in zip(names, variables, strict=True)}
+        wrong = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+        if wrong:
+            first = f"'{wrong[0]}' is {there.get(wrong[0], 'absent')} there and {here.get(wrong[0], 'absent')} here"
+            raise ValueError(f"of '{group}' it has {len(there)} variables, the recipe {len(here)}; {first}")
 
 
 def _hash(path: Path) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from zoo.console import progress
 from zoo.data.pictures import grid, to_bytes, write_grid
 from zoo.sampling import StageSampler
 from zoo.training import randomness
@@ -72,8 +72,7 @@ class Monitor:
         # TensorBoard drops what was written after `step` by a run that was killed.
         self.events = tf.summary.create_file_writer(str(self.folder), filename_suffix=f".{step}")
         self.window: list[tuple[int, float, float, float]] = []
-        shape = f"{{desc}} {{percentage:3.0f}}%|{{bar}}| {{n_fmt}}/{{total_fmt}} [{{elapsed}}<{{remaining}}]{{postfix}}"
-        self.bar = tqdm(total=total, initial=step, desc=self.stage.name, bar_format=shape, ncols=79, mininterval=0.5)
+        self.bar = progress(total, self.stage.name, done=step)
         self.sampler: StageSampler | None = None
 
     def _trim(self, step: int) -> float:

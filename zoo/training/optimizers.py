@@ -106,8 +106,9 @@ class Adam(Optimizer):
     ) -> None:
         rate = self.rate(step)
         count = tf.cast(step + 1, tf.float64)  # float32 powers lose digits after some thousand steps
-        power_1, power_2 = tf.pow(tf.constant(self.beta_1, tf.float64), count), tf.pow(
-            tf.constant(self.beta_2, tf.float64), count
+        power_1, power_2 = (
+            tf.pow(tf.constant(self.beta_1, tf.float64), count),
+            tf.pow(tf.constant(self.beta_2, tf.float64), count),
         )
         epsilon = tf.cast(self.epsilon * tf.sqrt(1 - power_2), tf.float32)
         powers = tf.cast(power_1, tf.float32), tf.cast(power_2, tf.float32)

@@ -183,7 +183,8 @@ class Trainer:
             losses = self.stage.training_loss(self.state.network, batch, random, key)  # [B]
             loss = tf.reduce_sum(losses) / self.training.batch
         gradients = tape.gradient(loss, self.state.raw, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return loss, gradients
+        # An embedding's come as slices, a class as often as the batch has it: their norm is not that of their sum.
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def restore_network(stage: "Stage", folder: Path, which: str, seed: int) -> tuple[keras.Model, str, int]:

@@ -1,0 +1,179 @@
+"""Checkpoints: whole or not there, damage is found and named, and they fit one network only."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+from zoo.console import UserError
+from zoo.training.checkpoints import Checkpoints, Groups, write_text
+from zoo.training.trainer import State, restore_network
+
+NAMES = ["block/kernel", "block/bias"]
+
+
+def groups(seed: int, shape: tuple[int, ...] = (3, 4)) -> dict[str, list[tf.Variable]]:
+    """Raw and averaged weights and a slot of two variables, drawn from a seed."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: [tf.Variable(generator.normal(size=size).astype(np.float32)) for size in (shape, shape[-1:])]
+        for name in ("raw", "ema", "first")
+    }
+
+
+def values(some: Groups) -> list[np.ndarray]:
+    return [variable.numpy() for name in sorted(some) for variable in some[name]]
+
+
+def same(one: Groups, other: Groups) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(values(one), values(other), strict=True))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Checkpoints:
+    """Checkpoints at steps 5 and 10, the contents drawn from the step."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (5, 10):
+        checkpoints.save(step, groups(step), NAMES)
+    return checkpoints
+
+
+def test_round_trip_of_a_real_stage_is_exact_to_the_bit(tmp_path: Path):
+    state = State(tiny.stage("sr"), seed=0)
+    for index, variable in enumerate(variable for group in state.groups.values() for variable in group):
+        variable.assign(tf.random.stateless_normal(variable.shape, [1, index]))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(7, state.groups, state.names)
+
+    other = State(tiny.stage("sr"), seed=1)
+    assert set(other.groups) == {"raw", "ema", "first", "second"}
+    assert not same(state.groups, other.groups)
+    digest = checkpoints.restore(7, other.groups, other.names)
+    assert same(state.groups, other.groups)
+
+    network, found, step = restore_network(tiny.stage("sr"), tmp_path, "last", seed=2)
+    assert (found, step) == (digest, 7)
+    averages = [variable.numpy() for variable in network.trainable_variables]
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(averages, state.ema, strict=True))
+
+
+def test_the_last_few_are_kept(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    assert checkpoints.steps() == []
+    assert checkpoints.latest() is None
+    for step in (0, 2, 11, 100, 101):
+        checkpoints.save(step, groups(step), NAMES)
+    assert checkpoints.steps() == [11, 100, 101]
+    assert checkpoints.latest() == 101
+
+
+def test_a_half_written_one_is_passed_over_and_cleaned_away(saved: Checkpoints):
+    leftover = saved.directory / ".partial-00000015"
+    shutil.copytree(saved.directory / "00000010", leftover)
+    (leftover / "manifest.json").unlink()
+    assert saved.steps() == [5, 10]
+    assert saved.latest() == 10
+    saved.save(15, groups(15), NAMES)
+    assert not list(saved.directory.glob(".*"))
+    restored = groups(0)
+    saved.restore(15, restored, NAMES)
+    assert same(restored, groups(15))
+
+
+def truncate(folder: Path) -> str:
+    path = next(folder.glob("*.data-*"))
+    path.write_bytes(path.read_bytes()[:-10])
+    return path.name
+
+
+def flip(folder: Path) -> str:
+    path = next(folder.glob("*.data-*"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    return path.name
+
+
+def remove_index(folder: Path) -> str:
+    (folder / "variables.index").unlink()
+    return "variables.index is missing"
+
+
+def remove_manifest(folder: Path) -> str:
+    (folder / "manifest.json").unlink()
+    return "manifest.json"
+
+
+def spoil_manifest(folder: Path) -> str:
+    (folder / "manifest.json").write_bytes(b"\xff{")
+    return "manifest.json"
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, remove_index, remove_manifest, spoil_manifest])
+def test_damage_is_named_and_the_one_before_is_taken(
+    saved: Checkpoints, damage: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+):
+    named = damage(saved.directory / "00000010")
+    assert named in str(saved.problem(10))
+    assert saved.latest() == saved.choose("last") == 5
+    assert f"checkpoint 10 is damaged ({saved.problem(10)})" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"checkpoint 10 in .* is damaged"):
+        saved.choose("10")
+    # Training goes on from 5 and writes 10 again.
+    saved.save(10, groups(10), NAMES)
+    assert saved.problem(10) is None
+    restored = groups(0)
+    saved.restore(10, restored, NAMES)
+    assert same(restored, groups(10))
+
+
+def test_choose(saved: Checkpoints, tmp_path: Path):
+    assert saved.choose("last") == 10
+    assert saved.choose("5") == 5
+    for wrong in ("nonsense", "7", "-5", ""):
+        with pytest.raises(UserError, match=r"--checkpoint must be last or one of \[5, 10\]"):
+            saved.choose(wrong)
+    with pytest.raises(UserError, match="train the stage first"):
+        Checkpoints(tmp_path / "nothing").choose("last")
+    for step in (5, 10):
+        truncate(saved.directory / f"{step:08d}")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
+        saved.choose("last")
+
+
+# What the network that asks has, beside the network that was saved.
+OTHERS: dict[str, Callable[[], tuple[Groups, list[str]]]] = {
+    "shapes": lambda: (groups(0, (3, 5)), NAMES),
+    "names": lambda: (groups(0), ["block/kernel", "block/scale"]),
+    "larger": lambda: ({name: some * 2 for name, some in groups(0).items()}, [*NAMES, "more/kernel", "more/bias"]),
+    "smaller": lambda: ({name: some[:1] for name, some in groups(0).items()}, NAMES[:1]),
+    "optimizer": lambda: ({**groups(0), "velocity": groups(0)["first"]}, NAMES),
+}
+
+
+@pytest.mark.parametrize("difference", OTHERS)
+def test_another_network_is_refused(saved: Checkpoints, difference: str):
+    other, names = OTHERS[difference]()
+    with pytest.raises(UserError, match=r"does not fit this recipe's network: .+") as raised:
+        saved.restore(10, other, names)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_hash_tells_weights_apart(saved: Checkpoints, tmp_path: Path):
+    hashes = {saved.restore(step, groups(0), NAMES) for step in (5, 10)}
+    again = Checkpoints(tmp_path / "again")
+    again.save(5, groups(5), NAMES)
+    assert len(hashes) == 2
+    assert again.restore(5, groups(0), NAMES) in hashes
+
+
+def test_text_is_replaced_whole(tmp_path: Path):
+    path = tmp_path / "new" / "file.txt"
+    for text in ("one", "two\n"):
+        write_text(path, text)
+        assert path.read_text() == text
+    assert [found.name for found in path.parent.iterdir()] == ["file.txt"]
