@@ -154,11 +154,14 @@ def test_continuous_draw_lies_between_neighbours():
     near(alpha**2 + sigma**2, np.ones(500), 1e-6)
     assert set(level.inputs) == {"logsnr"}
     near(level.inputs["logsnr"], 2 * np.log(alpha / sigma), 1e-4)
-    # the far end of a step is the step itself, in what is told as well
-    ends = process.draw(np.stack([(np.arange(STEPS) + 0.5) / STEPS, np.zeros(STEPS)], axis=1).astype("float32"))
+    # uniform in alpha between the two: the step itself at 0, which is told the same, and half-way at 0.5
+    steps = (np.arange(STEPS) + 0.5) / STEPS
+    end, middle = (process.draw(np.stack([steps, 0 * steps + u], axis=1).astype("float32")) for u in (0.0, 0.5))
     exact = process.level(np.arange(STEPS))
-    near(ends.alpha, exact.alpha, 1e-6)
-    near(ends.inputs["logsnr"], exact.inputs["logsnr"], 1e-3)
+    near(end.alpha, exact.alpha, 1e-6)
+    near(end.inputs["logsnr"], exact.inputs["logsnr"], 1e-3)
+    neighbours = np.sqrt(process.alphas_cumprod) + np.sqrt(process.alphas_cumprod_previous)
+    near(np.ravel(middle.alpha), neighbours / 2, 1e-6)
 
 
 def test_continuous_draw_stays_finite_beside_the_clean_image():

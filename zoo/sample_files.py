@@ -37,7 +37,8 @@ def read_images(folder: Path, indices: np.ndarray, shard: int) -> np.ndarray:
         exact = folder / "s0000" / f"shard-{number:05d}.npz"
         path = exact if exact.is_file() else folder / f"shard-{number:05d}.npz"
         try:
-            images = np.load(path)["arr_0"]
+            with path.open("rb") as file, np.load(file) as arrays:
+                images = arrays["arr_0"]
         except DAMAGED as error:
             raise UserError(f"{path} is missing or damaged: sample the stage before first") from error
         images = images if images.dtype == np.float32 else images.astype(np.float32) / 127.5 - 1
@@ -51,7 +52,7 @@ def read_images(folder: Path, indices: np.ndarray, shard: int) -> np.ndarray:
 def is_whole(path: Path, count: int) -> bool:
     """Whether a shard is there, undamaged, with exactly `count` images: the last one grows with the set."""
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return len(arrays["arr_0"]) == count
     except DAMAGED:
         return False
