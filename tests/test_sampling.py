@@ -260,6 +260,10 @@ def test_other_weights_or_settings_make_the_set_anew(copied: Path, capsys: pytes
     assert capsys.readouterr().out.count("they are made anew") == 1
     assert contents(folders["base"]) == before["base"]
     assert not set(contents(folders["sr"]).values()) & set(before["sr"].values())
+    # Another reading of the network's output: all images are others.
+    sample(experiment_of(copied, "Objective.target = @NoiseTarget()"))
+    assert capsys.readouterr().out.count("they are made anew") == 2
+    assert not set(contents(folders["base"]).values()) & set(before["base"].values())
     # Other weights of the first stage: the last one's images are others too.
     stage = experiment.pipeline.stages[0]
     state = State(stage, seed=0)

@@ -316,12 +316,12 @@ def test_a_batch_that_does_not_divide_names_the_nearest(batch: int, replicas: in
 
 
 def test_a_trainer_refuses_such_a_batch(tmp_path: Path):
-    with pytest.raises(UserError, match="Training.batch = 8 .* 3 micro-batches; the nearest that does: 6 or 9"):
+    with pytest.raises(UserError, match=r"Training.batch = 8 .* 3 micro-batches; the nearest that does: 6 or 9"):
         trainer_of(tmp_path, "base", "Training.micro_batches = 3")
 
 
 def test_unknown_strategy():
-    with pytest.raises(UserError, match="--strategy must be one of auto, one, .*, got 'two'"):
+    with pytest.raises(UserError, match=r"--strategy must be one of auto, one, .*, got 'two'"):
         make_strategy("two")
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import tensorflow as tf
 
 from zoo import recipe
@@ -16,7 +15,7 @@ from zoo.training.trainer import State
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "tests" / "recipes" / "tiny.gin"
 IMAGES, SHARD, BATCH = 60, 12, 8  # its sample set
-STEPS = {"base": 24, "sr": 12}
+STEPS = {"base": 60, "sr": 12}
 LOG_EVERY = 2
 
 
@@ -50,9 +49,13 @@ def environment() -> dict[str, str]:
 
 
 @functools.cache
-def finished_run(factory: pytest.TempPathFactory) -> Path:
-    """The work directory of one uninterrupted run, made once for all tests; its screen is in `screen.txt`."""
-    workdir = factory.mktemp("finished") / "run"
+def finished_run(base: Path) -> Path:
+    """The work directory of one uninterrupted run, made once for all tests; its screen is in `screen.txt`.
+
+    Args:
+        base: `tmp_path_factory.getbasetemp()`.
+    """
+    workdir = base / "finished" / "run"
     done = subprocess.run(
         command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )

@@ -7,15 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from zoo.console import import_tensorflow
-
-import_tensorflow()
 import numpy as np
 import tensorflow as tf
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 import tiny
 
 from zoo.training import randomness
@@ -27,6 +20,9 @@ PLAIN = ("Training.optimizer = @Momentum()", "Momentum.learning_rate = 1.0", "Mo
 
 
 def main(out: Path) -> None:
+    # Before the first tensor; so no module of the zoo may make one while it is imported.
+    processor = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
     with tempfile.TemporaryDirectory() as folder:
         two = trainer_of("mirrored", Path(folder), *PLAIN, "Training.clip = 0.01")
         one = trainer_of("one", Path(folder), *PLAIN)

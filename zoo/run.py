@@ -132,7 +132,8 @@ def _pictures(experiment: "Experiment") -> int:
     images = None
     if FLAGS.low_resolution:
         try:
-            images = np.load(FLAGS.low_resolution)["arr_0"]
+            with open(FLAGS.low_resolution, "rb") as file:
+                images = np.load(file)["arr_0"]
         except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"--low_resolution must be an npz file with images in arr_0: {error}") from error
     try:

@@ -1,0 +1,266 @@
+"""The command line: what it prints, what it writes, and one message with exit code 2 for every mistake."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from absl.testing import flagsaver
+from PIL import Image
+
+import zoo
+from zoo import run
+from zoo.console import UserError, command
+from zoo.experiment import Experiment
+
+FLAGS_SHOWN = (
+    "recipe do workdir gin_bindings stage strategy checkpoint shard labels count seed low_resolution list json"
+)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the command in this process: flags -> (exit code, stdout, stderr)."""
+
+    def run_command(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zoo.run", *map(str, arguments)])
+        capsys.readouterr()
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            command(run.main)
+        return int(ended.value.code), *capsys.readouterr()
+
+    return run_command
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the tiny cascade, to be read only."""
+    return tiny.finished_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it that commands may write into."""
+    return shutil.copytree(finished, tmp_path_factory.mktemp("trained") / "run")
+
+
+# ---- what is shown
+
+
+def test_help_and_list_need_no_tensorflow():
+    code = (
+        "import sys; from zoo.console import command; from zoo import run\n"
+        "for flags in (['--help'], ['--list'], ['--recipe', 'recipes', '--do', 'check', '--names_only']):\n"
+        "    sys.argv = ['zoo.run', *flags]; assert run.main() == 0; run.FLAGS.unparse_flags()\n"
+        "    assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tiny.ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recipes/quickstart.gin" in done.stdout
+
+
+def test_help_names_every_flag(call):
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    for flag in FLAGS_SHOWN.split():
+        assert re.search(rf"--(\[no\])?{flag}:", out), flag
+    assert "python -m zoo.run --recipe recipes/quickstart.gin" in out
+
+
+def test_list(call):
+    code, out, _ = call("--list")
+    assert code == 0
+    assert "quickstart" in out
+    code, out, _ = call("--list", "--json")
+    assert code == 0
+    assert {"quickstart", "cdm_cifar10"} <= {entry["name"] for entry in json.loads(out)}
+
+
+def test_check(call):
+    code, out, err = call("--recipe", tiny.RECIPE, "--do", "check")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"ok  tests/recipes/tiny.gin  \(base \d+K, sr \d+K\)\n", out)
+    code, out, err = call("--recipe", tiny.RECIPE, "--do", "check", "--gin_bindings", "UNet.chanels = 3")
+    assert (code, err) == (1, "")
+    assert "channels" in out
+
+
+# ---- mistakes
+
+
+def mistake(result: tuple[int, str, str]) -> str:
+    """The one message of a command that failed as it should."""
+    code, out, err = result
+    assert code == 2
+    assert err.startswith("error: ")
+    assert "Traceback" not in out + err
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--recipe FILE is needed"),
+        (["--recipe", "recipes/quickstrat.gin"], "did you mean '?recipes/quickstart.gin"),
+        (["--recipe", "recipes"], "recipes is a folder"),
+        (
+            ["--recipe", "quickstart", "--stages", "base"],
+            "Unknown command line flag 'stages'.*see python -m zoo.run --help",
+        ),
+        (["recipes/quickstart.gin"], "unexpected argument 'recipes/quickstart.gin'"),
+        (["--recipe", "quickstart", "--do", "trian"], "train.*see python -m zoo.run --help"),
+        (["--recipe", "quickstart", "--count", "0"], "count.*see python -m zoo.run --help"),
+        (["--recipe", "quickstart", "--seed", "-1"], "seed.*see python -m zoo.run --help"),
+    ],
+)
+def test_mistakes_before_anything_is_built(call, flags: list[str], message: str):
+    text = mistake(call(*flags))
+    assert re.search(message, text, re.DOTALL), text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shard", "9/8"], "--shard must be i/n with 1 <= i <= n, such as 3/8, got '9/8'"),
+        (["--shard", "0/8"], "--shard must be"),
+        (["--shard", "half"], "--shard must be"),
+        (["--stage", "bass"], "--stage must be one of base, sr, got 'bass'"),
+        (["--do", "train", "--strategy", "two"], "--strategy must be one of auto, one"),
+        (["--do", "sample"], "no checkpoint in .*base/checkpoints: train the stage first"),
+        (["--do", "sample", "--stage", "sr"], "no checkpoint in .*sr/checkpoints: train the stage first"),
+        (["--do", "sample", "--labels", "1"], "no checkpoint in .*: train the stage first"),
+        (["--do", "sample", "--labels", "cat,dog"], "--labels must be whole numbers such as 207,933, got cat,dog"),
+        (["--do", "evaluate"], "samples"),
+        (["--gin_bindings", "Training.ema = 2.0"], r"ema must be in \[0, 1\), got 2.0"),
+    ],
+)
+def test_mistakes_before_training(call, tmp_path: Path, flags: list[str], message: str):
+    text = mistake(call("--recipe", tiny.RECIPE, "--workdir", tmp_path / "new", *flags))
+    assert re.search(message, text), text
+
+
+def test_low_resolution_images_must_fit(call, tmp_path: Path):
+    def message(file: Path) -> str:
+        flags = ("--workdir", tmp_path / "new", "--do", "sample", "--low_resolution", file)
+        return mistake(call("--recipe", tiny.RECIPE, *flags))
+
+    path = tmp_path / "images.npz"
+    assert "must be an npz file with images in arr_0" in message(path)
+    for content in (b"text", b"PK\x03\x04 cut short", b""):
+        path.write_bytes(content)
+        assert "must be an npz file with images in arr_0" in message(path)
+    np.savez(path, images=np.zeros((2, 8, 8, 3), np.uint8))
+    assert "must be an npz file with images in arr_0" in message(path)
+    np.savez(path, arr_0=np.zeros((2, 12, 12, 3), np.uint8))
+    assert "low-resolution images must be 8 x 8, got (12, 12)" in message(path)
+    np.savez(path, arr_0=np.zeros((2, 8, 8, 3), np.float32))
+    assert "must be uint8 [N, h, w, C], got float32" in message(path)
+    np.save(tmp_path / "images.npy", np.zeros((2, 8, 8, 3), np.uint8))
+    assert "must be an npz file with images in arr_0" in message(tmp_path / "images.npy")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--labels", "3,10"], r"labels must be in 0 .. 9, got \[10\]"),
+        (["--labels", "3", "--checkpoint", "999"], r"--checkpoint must be last or one of \[56, 60\], got '999'"),
+        (["--checkpoint", "best"], r"--checkpoint must be last or one of \[56, 60\], got 'best'"),
+        (["--gin_bindings", "UNet.blocks = 2"], "does not fit this recipe's network"),
+    ],
+)
+def test_mistakes_after_training(call, finished: Path, tmp_path: Path, flags: list[str], message: str):
+    shutil.copytree(finished / "stages", tmp_path / "stages")
+    text = mistake(call("--recipe", tiny.RECIPE, "--workdir", tmp_path, "--do", "sample", *flags))
+    assert re.search(message, text), text
+
+
+# ---- a finished run
+
+
+def test_what_a_run_leaves(finished: Path):
+    names = ["recipe.gin", "operative.gin", "run.json", "report.html", "results/sr.json", "results/sr.png"]
+    for stage in tiny.STEPS:
+        names += [f"stages/{stage}/metrics.csv", f"samples/{stage}/shard-00000.npz", f"samples/{stage}/set.json"]
+    assert [name for name in names if not (finished / name).is_file()] == []
+    result = json.loads((finished / "results" / "sr.json").read_text())
+    assert result["counts"]["samples"] == tiny.IMAGES
+    assert result["samples"]["base"]["checkpoint"]["step"] == tiny.STEPS["base"]
+    assert Path(result["recipe"]).name == "tiny.gin"
+    assert len(result["recipe_hash"]) == 64
+    account = json.loads((finished / "run.json").read_text())
+    assert [entry["strategy"] for entry in account["invocations"]] == ["auto"]
+    assert account["invocations"][0]["command"].startswith("python -m zoo.run --recipe ")
+    screen = (finished / "screen.txt").read_text()
+    assert screen.startswith(f"work directory: {finished}\n")
+    assert re.search(r"^FID-60 \(shapes classifier\) +\d", screen, re.MULTILINE)
+
+
+def test_pictures_for_a_person(call, trained: Path):
+    flags = ("--do", "sample", "--labels", "2,7", "--count", "3")
+    code, out, err = call("--recipe", tiny.RECIPE, "--workdir", trained, *flags)
+    assert code == 0, err
+    folder = trained / "pictures"
+    assert f"3 pictures and grid.png in {folder}" in out
+    names = ["000-class2.png", "001-class7.png", "002-class2.png", "grid.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    with Image.open(folder / names[0]) as picture:
+        assert (picture.size, picture.mode) == ((16, 16), "RGB")
+
+
+def test_samples_again_are_there_already(call, trained: Path):
+    """From the work directory alone, which remembers its recipe; nothing is sampled twice."""
+    times = {path: path.stat().st_mtime_ns for path in trained.glob("samples/*/shard-*.npz")}
+    code, _, err = call("--workdir", trained, "--do", "sample")
+    assert code == 0, err
+    assert {path: path.stat().st_mtime_ns for path in trained.glob("samples/*/shard-*.npz")} == times
+    account = json.loads((trained / "run.json").read_text())
+    assert Path(account["recipe"]).name == "tiny.gin"
+    assert len(account["invocations"]) > 1
+
+
+# ---- in Python
+
+
+@pytest.fixture(scope="module")
+def loaded(trained: Path) -> Experiment:
+    return zoo.load(trained)
+
+
+def shard(folder: Path, stage: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(folder / "samples" / stage / f"shard-{number:05d}.npz") as arrays:
+        return arrays["arr_0"], arrays["arr_1"]
+
+
+def test_load_and_sample(loaded: Experiment, finished: Path):
+    """The images of `--do sample`, for the same seed, indices and labels."""
+    expected, labels = (
+        np.concatenate(parts) for parts in zip(*(shard(finished, "sr", i) for i in (0, 1)), strict=True)
+    )
+    images = loaded.sample(labels=labels.tolist(), seed=0)
+    assert (images.dtype, images.shape) == (np.uint8, (24, 16, 16, 3))
+    assert np.abs(images.astype(int) - expected).max() <= 1
+    few = loaded.sample(labels=[int(labels[0])] * 2, seed=0)
+    assert np.abs(few[0].astype(int) - expected[0]).max() <= 1
+    assert not np.array_equal(few[1], images[1])  # another label
+    assert not np.array_equal(loaded.sample(labels=[0], seed=1)[0], images[0])
+    assert loaded.sample(count=3).shape == (3, 16, 16, 3)
+
+
+def test_images_from_elsewhere_are_enlarged(loaded: Experiment, finished: Path):
+    low, labels = shard(finished, "base", 0)
+    images = loaded.sample(labels=labels.tolist(), seed=0, low_resolution=low)
+    assert np.abs(images.astype(int) - shard(finished, "sr", 0)[0]).max() <= 1
+
+
+def test_loading_what_is_not_there(tmp_path: Path):
+    with pytest.raises(UserError, match="no run and no recipe at"):
+        zoo.load(tmp_path)
+    with pytest.raises(UserError, match="no checkpoint in"):
+        zoo.load(tiny.RECIPE, tmp_path).sample(labels=[1])
