@@ -41,9 +41,9 @@ class Experiment:
         self._samplers: dict[tuple[str, str], tuple[StageSampler, list[Any]]] = {}
 
     def record(self, strategy: str) -> None:
-        """Writes recipe.gin, operative.gin and one more entry of run.json."""
-        write_text(self.workdir / "recipe.gin", self.recipe.text())
-        write_text(self.workdir / "operative.gin", self.recipe.operative())
+        """Adds an entry to run.json, and keeps the recipe of a run that begins."""
+        if not any(self.workdir.glob("stages/*/checkpoints/*/manifest.json")):
+            self.keep_recipe()
         path = self.workdir / "run.json"
         account = json.loads(path.read_text()) if path.is_file() else {"invocations": []}
         account["recipe"] = str(self.origin())
@@ -58,6 +58,11 @@ class Experiment:
             }
         )
         write_text(path, json.dumps(account, indent=1))
+
+    def keep_recipe(self) -> None:
+        """Writes recipe.gin and operative.gin; of a run that has checkpoints only after these were found to fit."""
+        write_text(self.workdir / "recipe.gin", self.recipe.text())
+        write_text(self.workdir / "operative.gin", self.recipe.operative())
 
     def stage_folder(self, stage: Stage) -> Path:
         """Checkpoints, metrics and grids of a stage."""
@@ -81,6 +86,7 @@ class Experiment:
                 say(f"{stage.name}: trained, {done} steps")
                 continue
             Trainer(stage, machines, self.stage_folder(stage), self.pipeline.seed).run()
+            self.keep_recipe()
 
     # ---- sample sets
 
@@ -185,6 +191,10 @@ class Experiment:
             checkpoint: "last" or a step.
         """
         seed = self.pipeline.seed if seed is None else seed
+        if labels is not None and not any(stage.conditioned_on_class for stage in self.pipeline.stages):
+            raise UserError("labels are for class-conditional models: no stage of this recipe is told the class")
+        if low_resolution is not None and count is not None and count > len(low_resolution):
+            raise UserError(f"count must be at most the {len(low_resolution)} low-resolution images, got {count}")
         given = self.pipeline.samples.labels if labels is None else GivenLabels(tuple(labels))
         count = count or (len(low_resolution) if low_resolution is not None else len(labels or [0]))
         stages = self.pipeline.stages

@@ -106,6 +106,12 @@ def _run(experiment: "Experiment") -> int:
     say(f"work directory: {experiment.workdir}")
     if FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution):
         return _pictures(experiment)
+    if FLAGS.labels or FLAGS.count or FLAGS.low_resolution:
+        raise UserError(
+            "--labels, --count and --low_resolution make pictures: they need --do sample, and count needs one of the others"
+        )
+    if FLAGS.do == "all" and part != (1, 1):
+        raise UserError("--shard is for --do sample: a part of the samples cannot be scored")
     experiment.record(FLAGS.strategy)
     if FLAGS.do in ("all", "train"):
         experiment.train(stages, FLAGS.strategy)
