@@ -21,7 +21,7 @@ from zoo.diffusion import losses, targets, variances
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import DiscreteProcess
 from zoo.diffusion.schedules import CosineSchedule
-from zoo.networks import blocks
+from zoo.networks import attention, blocks, layers, resampling
 from zoo.networks.embeddings import LogSNREmbedding, StepEmbedding, TimeEmbedding, sinusoidal_embedding
 from zoo.networks.unet import BilinearEnlarging, Enlarging, LowResolutionInput, UNet
 
@@ -46,10 +46,10 @@ def make(**changes: Any) -> UNet:
         "out_channels": 3,
         "time": StepEmbedding(),
         "modulation": blocks.AdaptiveModulation(),
-        "resampling": blocks.ConvolutionResampling(),
-        "attention": blocks.SelfAttention((), blocks.HeadCount(2), blocks.HeadsLast()),
+        "resampling": resampling.ConvolutionResampling(),
+        "attention": attention.SelfAttention((), attention.HeadCount(2), attention.HeadsLast()),
         # Groups of four channels: in a group of one, an embedding that is added would be removed again.
-        "normalisation": blocks.GroupNormalisation(groups=8),
+        "normalisation": layers.GroupNormalisation(groups=8),
     }
     return UNet(**(parts | changes))
 
@@ -95,7 +95,7 @@ CONDITIONED: dict[str, Any] = {
 def conditioned() -> keras.Model:
     """A perturbed network with all inputs, attention and dropout; tests leave its weights alone."""
     network = make(
-        attention=blocks.SelfAttention((SIZE,), blocks.HeadCount(2), blocks.HeadsFirst()),
+        attention=attention.SelfAttention((SIZE,), attention.HeadCount(2), attention.HeadsFirst()),
         low_resolution=LowResolutionInput(BilinearEnlarging(), StepEmbedding()),
         classes=CLASSES,
         dropout=0.5,
@@ -159,7 +159,7 @@ def variables(network: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
 
 def test_symbolic_call_makes_the_same_variables(conditioned: keras.Model):
     network = make(
-        attention=blocks.SelfAttention((SIZE,), blocks.HeadCount(2), blocks.HeadsFirst()),
+        attention=attention.SelfAttention((SIZE,), attention.HeadCount(2), attention.HeadsFirst()),
         low_resolution=LowResolutionInput(BilinearEnlarging(), StepEmbedding()),
         classes=CLASSES,
         dropout=0.5,
@@ -226,14 +226,14 @@ def test_every_part_fits_the_network(slot: str, part: Any):
 
 @pytest.mark.parametrize("modulation", members("modulations"))
 def test_modulation_of_a_zero_embedding_is_the_normalisation(modulation: blocks.Modulation):
-    norm = blocks.GroupNorm(8, 1e-5)
+    norm = layers.GroupNorm(8, 1e-5)
     h = normal(BATCH, 4, 5, 32)
     near(modulation(norm, h, np.zeros((BATCH, modulation.factor * 32), "float32")), norm(h))
     assert differ(modulation(norm, h, normal(BATCH, modulation.factor * 32)), norm(h))
 
 
 @pytest.mark.parametrize("resampling", members("resamplings"))
-def test_resampling_halves_and_doubles(resampling: blocks.Resampling):
+def test_resampling_halves_and_doubles(resampling: resampling.Resampling):
     x = normal(BATCH, 4, 6, 32)
     down, up = resampling.down(16, "down"), resampling.up(16, "up")
     assert (down is None) == (up is None) == resampling.inside
@@ -244,9 +244,9 @@ def test_resampling_halves_and_doubles(resampling: blocks.Resampling):
 
 def test_halving_and_enlarging_are_means_and_copies():
     x = normal(1, 2, 4, 3)
-    near(blocks.halve(x), x.reshape(1, 1, 2, 2, 2, 3).mean(axis=(2, 4)))
-    near(blocks.enlarge2(x), np.kron(x, np.ones((1, 2, 2, 1))))
-    near(blocks.halve(blocks.enlarge2(x)), x)
+    near(resampling.halve(x), x.reshape(1, 1, 2, 2, 2, 3).mean(axis=(2, 4)))
+    near(resampling.enlarge2(x), np.kron(x, np.ones((1, 2, 2, 1))))
+    near(resampling.halve(resampling.enlarge2(x)), x)
 
 
 @pytest.mark.parametrize("enlarging", members("enlargings"))
@@ -284,8 +284,8 @@ CUTS: dict[str, Callable[[np.ndarray, int, int], list[np.ndarray]]] = {
 
 @pytest.mark.parametrize("heads", [1, 4])
 @pytest.mark.parametrize("order", members("attention orders"))
-def test_attention_is_softmax_attention(order: blocks.AttentionOrder, heads: int):
-    block = blocks.AttentionBlock(heads, order, blocks.GroupNormalisation(groups=8))
+def test_attention_is_softmax_attention(order: attention.AttentionOrder, heads: int):
+    block = attention.AttentionBlock(heads, order, layers.GroupNormalisation(groups=8))
     x = 3 * normal(BATCH, 3, 4, 32)
     near(block(x), x)  # its last map starts at zero
     perturb(block)
@@ -301,7 +301,7 @@ def test_attention_is_softmax_attention(order: blocks.AttentionOrder, heads: int
 
 
 @pytest.mark.parametrize("heads", members("heads"))
-def test_heads_divide_the_width(heads: blocks.Heads):
+def test_heads_divide_the_width(heads: attention.Heads):
     for decoder in (False, True):
         assert 64 % heads.heads(64, decoder) == 0
     with pytest.raises(ValueError, match="must divide the width of every attention layer"):
@@ -309,10 +309,10 @@ def test_heads_divide_the_width(heads: blocks.Heads):
 
 
 def test_the_way_up_may_have_other_heads():
-    heads = blocks.HeadCount(4, decoder=2)
+    heads = attention.HeadCount(4, decoder=2)
     assert (heads.heads(32, False), heads.heads(32, True)) == (4, 2)
-    assert blocks.HeadCount(4).heads(32, True) == 4
-    assert blocks.HeadChannels(16).heads(64, True) == 4
+    assert attention.HeadCount(4).heads(32, True) == 4
+    assert attention.HeadChannels(16).heads(64, True) == 4
 
 
 # ------------------------------------------------------------------ layers
@@ -322,7 +322,7 @@ def test_the_way_up_may_have_other_heads():
 def test_group_norm_is_group_normalisation(mean: float, tolerance: float):
     """One pass over the image costs digits where the mean is large: mean^2 / variance roundings, no more."""
     x = mean + normal(BATCH, 5, 6, 32)
-    norm, reference = blocks.GroupNorm(8, 1e-3), keras.layers.GroupNormalization(8, epsilon=1e-3)
+    norm, reference = layers.GroupNorm(8, 1e-3), keras.layers.GroupNormalization(8, epsilon=1e-3)
     norm(x), reference(x)
     for variable, other in zip(perturb(norm).variables, reference.variables, strict=True):
         other.assign(variable)
@@ -335,13 +335,13 @@ def test_group_norm_is_group_normalisation(mean: float, tolerance: float):
 def test_group_norm_of_a_constant_image_is_finite():
     """The difference of the two moments may round below zero."""
     x = np.full((1, 7, 7, 32), 1234.567, "float32")
-    assert np.abs(np.asarray(blocks.GroupNorm(8, 1e-5)(x))).max() < 1
+    assert np.abs(np.asarray(layers.GroupNorm(8, 1e-5)(x))).max() < 1
 
 
 @pytest.mark.parametrize("size", [6, 7])
 def test_strided_convolution_pads_every_side(size: int):
     """PyTorch's padding; 'same' would pad an even size at the bottom and right alone."""
-    layer = blocks.convolution(4, stride=2)
+    layer = layers.convolution(4, stride=2)
     x = normal(1, size, size, 2)
     output = np.asarray(layer(x))
     kernel = np.asarray(layer.kernel)
@@ -354,7 +354,7 @@ def test_strided_convolution_pads_every_side(size: int):
 
 
 def test_convolution_of_one_pixel_is_a_linear_map():
-    layer = blocks.convolution(4, size=1)
+    layer = layers.convolution(4, size=1)
     assert isinstance(layer, keras.layers.Dense)
     assert layer(normal(1, 3, 3, 2)).shape == (1, 3, 3, 4)
 
@@ -444,12 +444,15 @@ def test_other_published_classes_are_refused():
             "multipliers: 3 levels need an image size divisible by 4, got 6",
         ),
         (lambda: make(channels=20)(inputs()), "channels must be a multiple of the 8 groups"),
-        (lambda: blocks.GroupNormalisation(groups=0), "groups must be positive, got 0"),
-        (lambda: blocks.GroupNormalisation(epsilon=0.0), "epsilon must be positive, got 0.0"),
-        (lambda: blocks.HeadCount(0), "count and decoder must be positive"),
-        (lambda: blocks.HeadCount(1, decoder=0), "count and decoder must be positive"),
-        (lambda: blocks.HeadChannels(0), "channels must be positive, got 0"),
-        (lambda: blocks.SelfAttention((0,), blocks.HeadCount(), blocks.HeadsLast()), "resolutions must be sizes"),
+        (lambda: layers.GroupNormalisation(groups=0), "groups must be positive, got 0"),
+        (lambda: layers.GroupNormalisation(epsilon=0.0), "epsilon must be positive, got 0.0"),
+        (lambda: attention.HeadCount(0), "count and decoder must be positive"),
+        (lambda: attention.HeadCount(1, decoder=0), "count and decoder must be positive"),
+        (lambda: attention.HeadChannels(0), "channels must be positive, got 0"),
+        (
+            lambda: attention.SelfAttention((0,), attention.HeadCount(), attention.HeadsLast()),
+            "resolutions must be sizes",
+        ),
         (lambda: LogSNREmbedding(3.0, 3.0), "smallest must be below largest"),
     ],
 )

@@ -108,7 +108,7 @@ def _run(experiment: "Experiment") -> int:
         return _pictures(experiment)
     if FLAGS.labels or FLAGS.count or FLAGS.low_resolution:
         raise UserError(
-            "--labels, --count and --low_resolution make pictures: they need --do sample, and count needs one of the others"
+            "--labels, --low_resolution and, with one of them, --count make pictures: they need --do sample"
         )
     if FLAGS.do == "all" and part != (1, 1):
         raise UserError("--shard is for --do sample: a part of the samples cannot be scored")

@@ -7,8 +7,17 @@ import keras
 import numpy as np
 
 from zoo.console import UserError
-from zoo.networks import blocks
+from zoo.networks.attention import AttentionBlock, HeadChannels, HeadCount, Heads, HeadsFirst, HeadsLast, SelfAttention
+from zoo.networks.blocks import AdaptiveModulation, AdditiveModulation, ResidualBlock
 from zoo.networks.embeddings import StepEmbedding
+from zoo.networks.layers import GroupNorm, GroupNormalisation
+from zoo.networks.resampling import (
+    ConvolutionResampling,
+    Enlargement,
+    PoolingResampling,
+    Resampling,
+    ResidualResampling,
+)
 from zoo.networks.unet import BilinearEnlarging, LowResolutionInput, UNet
 
 
@@ -23,26 +32,26 @@ def network(description: Mapping[str, Any]) -> UNet:
         raise UserError(f"class must be UNetModel or SuperResModel, got {description['class']}")
     flags = description["kwargs"]
     if flags.get("num_head_channels", -1) != -1:
-        heads: blocks.Heads = blocks.HeadChannels(flags["num_head_channels"])
+        heads: Heads = HeadChannels(flags["num_head_channels"])
     else:
         upsample = flags.get("num_heads_upsample", -1)
-        heads = blocks.HeadCount(flags.get("num_heads", 1), None if upsample == -1 else upsample)
-    order = blocks.HeadsLast() if flags.get("use_new_attention_order") else blocks.HeadsFirst()
+        heads = HeadCount(flags.get("num_heads", 1), None if upsample == -1 else upsample)
+    order = HeadsLast() if flags.get("use_new_attention_order") else HeadsFirst()
     resolutions = tuple(flags["image_size"] // factor for factor in flags["attention_resolutions"])
     if flags.get("resblock_updown"):
-        resampling: blocks.Resampling = blocks.ResidualResampling()
+        resampling: Resampling = ResidualResampling()
     else:
-        resampling = blocks.ConvolutionResampling() if flags.get("conv_resample", True) else blocks.PoolingResampling()
+        resampling = ConvolutionResampling() if flags.get("conv_resample", True) else PoolingResampling()
     return UNet(
         channels=flags["model_channels"],
         multipliers=tuple(flags.get("channel_mult", (1, 2, 4, 8))),
         blocks=flags["num_res_blocks"],
         out_channels=flags["out_channels"],
         time=StepEmbedding(),
-        modulation=blocks.AdaptiveModulation() if flags.get("use_scale_shift_norm") else blocks.AdditiveModulation(),
+        modulation=AdaptiveModulation() if flags.get("use_scale_shift_norm") else AdditiveModulation(),
         resampling=resampling,
-        attention=blocks.SelfAttention(resolutions, heads, order),
-        normalisation=blocks.GroupNormalisation(groups=32, epsilon=1e-5),
+        attention=SelfAttention(resolutions, heads, order),
+        normalisation=GroupNormalisation(groups=32, epsilon=1e-5),
         low_resolution=LowResolutionInput(BilinearEnlarging()) if kind == "SuperResModel" else None,
         classes=flags.get("num_classes"),
         dropout=flags.get("dropout", 0.0),
@@ -137,7 +146,7 @@ def tensors(unet: UNet) -> Iterator[Tensor]:
 
 
 def _layer(prefix: str, layer: keras.layers.Layer) -> Iterator[Tensor]:
-    if isinstance(layer, blocks.ResidualBlock):
+    if isinstance(layer, ResidualBlock):
         yield from _norm(f"{prefix}.in_layers.0", layer.norm_in)
         yield from _linear(f"{prefix}.in_layers.2", layer.convolution_in)
         yield from _linear(f"{prefix}.emb_layers.1", layer.projection)
@@ -145,11 +154,11 @@ def _layer(prefix: str, layer: keras.layers.Layer) -> Iterator[Tensor]:
         yield from _linear(f"{prefix}.out_layers.3", layer.convolution_out)
         if layer.shortcut is not None:
             yield from _linear(f"{prefix}.skip_connection", layer.shortcut)
-    elif isinstance(layer, blocks.AttentionBlock):
+    elif isinstance(layer, AttentionBlock):
         yield from _norm(f"{prefix}.norm", layer.norm)
         yield from _linear(f"{prefix}.qkv", layer.projection_in)
         yield from _linear(f"{prefix}.proj_out", layer.projection_out)
-    elif isinstance(layer, blocks.Enlargement):
+    elif isinstance(layer, Enlargement):
         if layer.convolution is not None:
             yield from _linear(f"{prefix}.conv", layer.convolution)
     elif layer.variables:  # the first convolution, or a strided one between two levels
@@ -161,6 +170,6 @@ def _linear(prefix: str, layer: keras.layers.Layer) -> Iterator[Tensor]:
     yield Tensor(f"{prefix}.bias", layer.bias, False)
 
 
-def _norm(prefix: str, layer: blocks.GroupNorm) -> Iterator[Tensor]:
+def _norm(prefix: str, layer: GroupNorm) -> Iterator[Tensor]:
     yield Tensor(f"{prefix}.weight", layer.gamma, False)
     yield Tensor(f"{prefix}.bias", layer.beta, False)

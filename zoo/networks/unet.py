@@ -6,8 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from zoo.networks import blocks
+from zoo.networks.attention import SelfAttention
+from zoo.networks.blocks import Modulation, ResidualBlock
 from zoo.networks.embeddings import KeyedSeeds, TimeEmbedding
+from zoo.networks.layers import GroupNormalisation, convolution, dense
+from zoo.networks.resampling import Resampling, enlarge2, halve
 
 
 class Enlarging(abc.ABC):
@@ -67,10 +70,10 @@ class UNet(keras.Model):
         blocks: int,
         out_channels: int,
         time: TimeEmbedding,
-        modulation: blocks.Modulation,
-        resampling: blocks.Resampling,
-        attention: blocks.SelfAttention,
-        normalisation: blocks.GroupNormalisation,
+        modulation: Modulation,
+        resampling: Resampling,
+        attention: SelfAttention,
+        normalisation: GroupNormalisation,
         low_resolution: LowResolutionInput | None = None,
         classes: int | None = None,
         dropout: float = 0.0,
@@ -99,22 +102,22 @@ class UNet(keras.Model):
         self._build_middle()
         self._build_up(size)
         self.norm_out = self.normalisation.make("norm_out")
-        self.convolution_out = blocks.convolution(self.out_channels, zero=True, name="convolution_out")
+        self.convolution_out = convolution(self.out_channels, zero=True, name="convolution_out")
         super().build(shapes)
 
     def _build_embeddings(self) -> None:
         width = 4 * self.channels
-        self.time_in = blocks.dense(width, name="time_in")
-        self.time_out = blocks.dense(width, name="time_out")
+        self.time_in = dense(width, name="time_in")
+        self.time_out = dense(width, name="time_out")
         if self.classes is not None:
             normal = keras.initializers.RandomNormal(stddev=1.0)
             self.label = keras.layers.Embedding(self.classes, width, embeddings_initializer=normal, name="label")
         if self.low_resolution is not None and self.low_resolution.time is not None:
-            self.augmentation_in = blocks.dense(width, name="augmentation_in")
-            self.augmentation_out = blocks.dense(width, name="augmentation_out")
+            self.augmentation_in = dense(width, name="augmentation_in")
+            self.augmentation_out = dense(width, name="augmentation_out")
 
-    def _residual(self, channels: int, name: str, resample: Any = None) -> blocks.ResidualBlock:
-        return blocks.ResidualBlock(channels, self.rate, self.normalisation, self.modulation, resample, name=name)
+    def _residual(self, channels: int, name: str, resample: Any = None) -> ResidualBlock:
+        return ResidualBlock(channels, self.rate, self.normalisation, self.modulation, resample, name=name)
 
     def _attend(self, channels: int, size: int, name: str, decoder: bool = False) -> list[keras.layers.Layer]:
         if size not in self.attention.resolutions:
@@ -123,7 +126,7 @@ class UNet(keras.Model):
 
     def _build_down(self, size: int) -> None:
         widths = [int(multiplier * self.channels) for multiplier in self.multipliers]
-        self.down = [[blocks.convolution(widths[0], name="convolution_in")]]
+        self.down = [[convolution(widths[0], name="convolution_in")]]
         self.skips = [widths[0]]
         for level, width in enumerate(widths):
             for block in range(self.blocks):
@@ -132,7 +135,7 @@ class UNet(keras.Model):
                 self.skips.append(width)
             if level < len(widths) - 1:
                 name = f"down_{level}_resample"
-                layer = self.resampling.down(width, name) or self._residual(width, name, blocks.halve)
+                layer = self.resampling.down(width, name) or self._residual(width, name, halve)
                 self.down.append([layer])
                 self.skips.append(width)
                 size //= 2
@@ -153,7 +156,7 @@ class UNet(keras.Model):
                 layers = [self._residual(width, name), *self._attend(width, at, f"{name}_attention", decoder=True)]
                 if level > 0 and block == self.blocks:
                     name = f"up_{level}_resample"
-                    layers.append(self.resampling.up(width, name) or self._residual(width, name, blocks.enlarge2))
+                    layers.append(self.resampling.up(width, name) or self._residual(width, name, enlarge2))
                 self.up.append(layers)
 
     def embed(self, inputs: dict[str, Any]) -> Any:
@@ -188,7 +191,7 @@ class UNet(keras.Model):
 
 def _apply(layers: list[keras.layers.Layer], h: Any, embedding: Any, seeds: KeyedSeeds | None) -> Any:
     for layer in layers:
-        h = layer(h, embedding, seeds=seeds) if isinstance(layer, blocks.ResidualBlock) else layer(h)
+        h = layer(h, embedding, seeds=seeds) if isinstance(layer, ResidualBlock) else layer(h)
     return h
 
 
