@@ -69,17 +69,18 @@ class Images:
             raise ValueError(f"split must be 'train' or 'test', got '{role}'")
         return self._splits[role]
 
-    def stream(self, seed: int, first: int = 0) -> tf.data.Dataset:
+    def stream(self, seed: int, first: int = 0, count: int | None = None) -> tf.data.Dataset:
         """Endless, unbatched training elements from number `first` on; what precedes is skipped without decoding.
 
         Element n is record n % count of epoch n // count, in the order of (seed, epoch), so it depends on (seed, n)
-        alone. The place of a corrupt record is taken by the next sound one, so that no number moves.
+        alone. The place of a corrupt record is taken by the next sound one, so that no number moves. Say by `count` how
+        many elements will be asked for where that is known: an iterator over an endless stream is slow to give up.
 
         Returns:
             Dataset of {image: float32 [S, S, C] in [-1, 1]; label: int32 [] if there are classes;
             low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for}.
         """
-        blocks = self._reader.endless(self.split("train"), seed, first, self._block)
+        blocks = self._reader.endless(self.split("train"), seed, first, self._block, count)
         return blocks.map(lambda block: self._finish(block, seed), tf.data.AUTOTUNE).unbatch()
 
     def examples(

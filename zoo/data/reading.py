@@ -12,6 +12,7 @@ import tensorflow as tf
 from zoo.console import UserError
 from zoo.data.sources import Example, Record, Source
 
+SPARE = 5_000  # records after the last element that may fill its place and those before it, if they are corrupt
 NAMED_IN_ERROR = 5  # corrupt records that an error message lists
 Block = dict[str, tf.Tensor]
 
@@ -34,8 +35,12 @@ class Reader:
         """`NAME: REASON` of every corrupt record met so far, each once."""
         return list(self._problems.values())
 
-    def endless(self, split: str, seed: int, first: int, size: int) -> tf.data.Dataset:
+    def endless(self, split: str, seed: int, first: int, size: int, count: int | None = None) -> tf.data.Dataset:
         """Blocks of prepared elements from number `first` on, without end, over epochs in the order of (seed, epoch).
+
+        `count` says how many elements will be asked for: more than that follow, but not for ever. An iterator that is
+        given up takes its cancellation for one more unreadable record and passes over what is left of the stream,
+        which would take a minute of an endless one.
 
         A corrupt record's place is taken by the next sound one: the element of a number never depends on where reading
         began. Blocks have `number` (int64 [N], consecutive) and about `size` elements.
@@ -44,6 +49,8 @@ class Reader:
         epoch, offset = divmod(first, self.source.count(split))
         epochs = tf.data.Dataset.range(epoch, tf.int64.max)
         records = epochs.flat_map(lambda number: self.source.records(split, seed, number)).skip(offset)
+        if count is not None:
+            records = records.take(count + SPARE)
 
         def fill(last: tf.Tensor, block: Block) -> tuple[tf.Tensor, Block]:
             numbers = block["number"]

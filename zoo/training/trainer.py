@@ -123,7 +123,8 @@ class Trainer:
 
     def _batches(self, step: int) -> Iterator[Any]:
         """Global batches from `step` on: the stream is a function of (seed, position)."""
-        stream = self.stage.images.stream(self.seed, first=step * self.training.batch)
+        first, last = step * self.training.batch, self.training.steps * self.training.batch
+        stream = self.stage.images.stream(self.seed, first, count=last - first)
         batches = stream.batch(self.training.batch, drop_remainder=True).prefetch(4)
         return iter(self.strategy.experimental_distribute_dataset(batches))
 
