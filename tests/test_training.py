@@ -136,7 +136,8 @@ def test_a_step_clips_moves_and_averages(tmp_path: Path, clip: float | None):
     for old, new, gradient in zip(before, after, gradients, strict=True):
         np.testing.assert_allclose(old - new, scale * gradient, rtol=1e-3, atol=1e-6)
     for old, new, average_now in zip(averages, after, trainer.state.ema, strict=True):
-        np.testing.assert_allclose(average_now, 0.9 * old + 0.1 * new, rtol=1e-5, atol=1e-6)
+        share = 0.1 / (1 - 0.9**4)  # the fourth step
+        np.testing.assert_allclose(average_now, (1 - share) * old + share * new, rtol=1e-5, atol=1e-6)
 
 
 def test_initial_weights_are_a_function_of_the_seed():
@@ -215,15 +216,15 @@ def test_momentum_is_the_recurrence():
 
 
 def test_average_is_its_closed_form():
-    """After n steps: decay^n m_0 + (1 - decay) sum_k decay^(n - k) x_k."""
+    """After n steps: sum_k decay^(n - k) x_k over the sum of its weights; the initial value has no part in it."""
     generator = np.random.default_rng(1)
     decay, start, values = 0.7, generator.normal(size=(3,)), generator.normal(size=(6, 3))
     mean, variable = tf.Variable(start, dtype=tf.float32), tf.Variable(tf.zeros(3))
-    for value in values:
+    for step, value in enumerate(values):
         variable.assign(value.astype(np.float32))
-        average([mean], [variable], decay)
+        average([mean], [variable], decay, tf.constant(step, tf.int64))
     powers = decay ** np.arange(len(values))[::-1]
-    expected = decay ** len(values) * start + (1 - decay) * (powers[:, None] * values).sum(axis=0)
+    expected = (powers[:, None] * values).sum(axis=0) / powers.sum()
     np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-7)
 
 

@@ -28,5 +28,7 @@ def write_grid(path: Path, images: np.ndarray, columns: int | None = None, scale
     picture = grid(images, columns).repeat(scale, axis=0).repeat(scale, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(partial, format="PNG")
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
+        partial, format="PNG", optimize=True
+    )
     partial.replace(path)

@@ -167,9 +167,15 @@ def zeros_like(variable: tf.Variable) -> tf.Variable:
     return tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False)
 
 
-def average(averages: Sequence[tf.Variable], variables: Sequence[tf.Variable], decay: float) -> None:
-    """Exponential moving average, in place: average <- decay average + (1 - decay) variable."""
+def average(averages: Sequence[tf.Variable], variables: Sequence[tf.Variable], decay: float, step: tf.Tensor) -> None:
+    """Exponential moving average, in place, of the weights after steps 0 .. `step`.
+
+    The share of the newest weights is (1 - decay) / (1 - decay^(step + 1)): 1 at first, 1 - decay in the long run. So
+    the initial weights, which were never trained, have no part in it; in a short training they would have a large one.
+    """
+    history = 1 - tf.pow(tf.constant(decay, tf.float64), tf.cast(step + 1, tf.float64))
+    share = tf.cast((1 - decay) / history, tf.float32)
     for mean, variable in zip(averages, variables, strict=True):
         tf.raw_ops.ResourceApplyGradientDescent(
-            var=mean.handle, alpha=1 - decay, delta=mean.read_value() - variable.read_value()
+            var=mean.handle, alpha=share, delta=mean.read_value() - variable.read_value()
         )

@@ -148,7 +148,7 @@ class Trainer:
         if self.training.clip is not None:  # after the all-reduce: clipping before it limits each replica instead
             gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip, use_norm=norm)
         self.training.optimizer.apply(self.state.raw, self.state.slots, gradients, step)
-        average(self.state.ema, self.state.raw, self.training.ema)
+        average(self.state.ema, self.state.raw, self.training.ema, step)
         return tf.stack([loss, norm])
 
     def draw(self, batch: dict[str, tf.Tensor], key: tf.Tensor) -> dict[str, tf.Tensor]:
