@@ -259,6 +259,14 @@ def test_images_from_elsewhere_are_enlarged(loaded: Experiment, finished: Path):
     assert np.abs(images.astype(int) - shard(finished, "sr", 0)[0]).max() <= 1
 
 
+def test_a_recipe_that_does_not_fit_the_weights_is_not_kept(call, trained: Path):
+    kept = (trained / "recipe.gin").read_text()
+    flags = ["--recipe", tiny.RECIPE, "--workdir", trained, "--do", "sample", "--gin_bindings", "UNet.blocks = 2"]
+    code, _, err = call(*flags)
+    assert code == 2 and "does not fit" in err
+    assert (trained / "recipe.gin").read_text() == kept
+
+
 def test_loading_what_is_not_there(tmp_path: Path):
     with pytest.raises(UserError, match="no run and no recipe at"):
         zoo.load(tmp_path)
