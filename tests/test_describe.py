@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from zoo import cost, describe, symbolic
+from zoo import cost, describe, recipe, symbolic
 
 
 class Network(keras.Model):
@@ -123,3 +124,14 @@ def test_rate_is_measured():
 )
 def test_duration(seconds: float, text: str):
     assert describe.duration(seconds) == text
+
+
+def test_a_traced_network_leaves_nothing_behind():
+    """Keras would give the traced weights their values when the next network is built."""
+    pipeline = recipe.load("tests/recipes/tiny.gin").build()
+    symbolic.build(pipeline.stages[0])
+    traced = pipeline.stages[0].network.trainable_variables
+    later = recipe.load("tests/recipes/tiny.gin").build().stages[0]
+    later.build_network(0)
+    assert all(variable._value is None for variable in traced)
+    assert later.network.count_params() == sum(int(np.prod(variable.shape)) for variable in traced)

@@ -187,4 +187,4 @@ def _published_rows(experiment: "Experiment") -> list[str]:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, at_once=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from zoo.console import UserError
 
@@ -66,7 +67,7 @@ def build(stage: "Stage", batch: int = 1) -> Traced:
         ValueError: the network refuses its inputs.
     """
     graph = tf.Graph()
-    with graph.as_default(), _Placeholders(), _without_collection():
+    with graph.as_default(), _forgotten(), _Placeholders(), _without_collection():
         inputs = {
             name: tf.compat.v1.placeholder(dtype, shape, name=name)
             for name, (shape, dtype) in stage.input_spec(batch).items()
@@ -80,6 +81,20 @@ def build(stage: "Stage", batch: int = 1) -> Traced:
         )
     trainable = _count(stage.network.trainable_weights)
     return Traced(_count(stage.network.weights), trainable, graph, batch)
+
+
+@contextlib.contextmanager
+def _forgotten() -> Iterator[None]:
+    """Keras lists variables without values, and gives all of them one the next time that a network is built.
+
+    Those made here are taken off the list again: a network that is built later would allocate this one's weights.
+    """
+    name = "uninitialized_variables"
+    before = list(global_state.get_global_attribute(name, []))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, before)
 
 
 @contextlib.contextmanager

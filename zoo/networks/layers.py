@@ -1,6 +1,5 @@
 """The layers of every network: linear maps and group normalisation, with the papers' defaults."""
 
-import math
 from typing import Any
 
 import keras
@@ -78,21 +77,21 @@ class GroupNorm(keras.layers.Layer):
 
     def call(self, x: Any, scale: Any = None, shift: Any = None) -> Any:
         precise = ops.cast(x, "float32") if ops.dtype(x) in ("float16", "bfloat16") else x
-        channels, dtype = x.shape[-1], precise.dtype
+        channels, axes = x.shape[-1], tuple(range(1, len(x.shape) - 1))
         groups = (-1, self.groups, channels // self.groups)
-        pixels = ops.reshape(precise, (-1, math.prod(x.shape[1:-1]), channels))
         # moments of each channel, then of each group [B, G, 1]
-        mean = ops.mean(ops.reshape(ops.mean(pixels, axis=1), groups), axis=-1, keepdims=True)
-        square = ops.mean(ops.reshape(ops.mean(ops.square(pixels), axis=1), groups), axis=-1, keepdims=True)
-        inverse = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + self.epsilon)
-        # one affine map for each example and channel [B, G, C / G]
-        gain = inverse * ops.reshape(ops.cast(self.gamma, dtype), groups[1:])
-        bias = ops.reshape(ops.cast(self.beta, dtype), groups[1:])
+        moments = ops.stack([ops.mean(precise, axis=axes), ops.mean(ops.square(precise), axis=axes)], axis=1)
+        moments = ops.mean(ops.reshape(moments, (-1, 2, *groups[1:])), axis=-1, keepdims=True)
+        mean, square = ops.unstack(moments, axis=1)
+        inverse = ops.rsqrt(ops.relu(square - ops.square(mean)) + self.epsilon)
+        # one affine map for each example and channel [B, C]
+        gamma, beta = ops.cast(self.gamma, precise.dtype), ops.cast(self.beta, precise.dtype)
         if scale is not None:
-            factor = 1 + ops.reshape(ops.cast(scale, dtype), groups)
-            gain, bias = gain * factor, bias * factor + ops.reshape(ops.cast(shift, dtype), groups)
-        bias = bias - mean * gain
-        broadcast = (-1, *(1 for _ in x.shape[1:-1]), channels)
+            factor = 1 + ops.cast(scale, precise.dtype)
+            gamma, beta = gamma * factor, beta * factor + ops.cast(shift, precise.dtype)
+        gain = inverse * ops.reshape(gamma, groups)  # [B, G, C / G]
+        bias = beta - ops.reshape(mean * gain, (-1, channels))
+        broadcast = (-1, *(1 for _ in axes), channels)
         return x * ops.cast(ops.reshape(gain, broadcast), x.dtype) + ops.cast(ops.reshape(bias, broadcast), x.dtype)
 
 
