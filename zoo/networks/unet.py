@@ -97,6 +97,10 @@ class UNet(keras.Model):
                 f"multipliers: {len(self.multipliers)} levels need an image size divisible by "
                 f"{2 ** (len(self.multipliers) - 1)}, got {size}"
             )
+        sizes = [size // 2**level for level in range(len(self.multipliers))]
+        unused = [wanted for wanted in self.attention.resolutions if wanted not in sizes]
+        if unused:
+            raise ValueError(f"resolutions {unused} of attention are at no level: feature maps have {sizes} pixels")
         self._build_embeddings()
         self._build_down(size)
         self._build_middle()
