@@ -2,8 +2,9 @@
 
     python -m harness.evaluate REFERENCE SAMPLES [--held-out IMAGES] [--out result.json]
 
-REFERENCE and SAMPLES are each an .npz file of the ADM layout (arr_0 uint8 [N, H, W, C], arr_1 labels), a folder of
-such shards, or a folder of images (sub-folders are classes).
+REFERENCE and SAMPLES are each an .npz file of the ADM layout (arr_0 uint8
+[N, H, W, C], arr_1 labels), a folder of such shards, or a folder of images
+(sub-folders are classes).
 """
 
 import argparse
@@ -235,9 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--held-out", type=Path, help="real images outside REFERENCE; else a fifth of it is held out")
     parser.add_argument("--out", type=Path, help="file for the result (JSON)")
     parser.add_argument(
-        "--cache", type=Path, default=default_cache(), help="folder for trained classifiers (%(default)s)"
+        "--cache", type=Path, default=default_cache(), help="folder for trained classifiers (default %(default)s)"
     )
-    parser.add_argument("--epochs", type=int, default=3, help="of the classifier on REFERENCE (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=3, help="of the classifier on REFERENCE (default %(default)s)")
     options = parser.parse_args(arguments)
     if options.epochs < 1:
         raise UserError(f"--epochs must be positive, got {options.epochs}")

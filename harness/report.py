@@ -100,7 +100,7 @@ def _scores(result: Mapping[str, Any]) -> list[str]:
         cells.append(f"<tr><td>{html.escape(measured.title(result, key))}</td>{row}</tr>")
     network = result["feature_network"]
     said = [
-        f"Features: {network['title']}, identity {network['identity']}; {result['resize']}.",
+        f"Features: {network['title']}, identity {network['identity']}; resize: {result['resize']}.",
         f"Reference: {result['reference']['name']}, {result['counts']['reference']} images; "
         f"{result['counts']['samples']} samples.",
         "Scores by this feature network are compared with its own floor and with one another, never with scores by "

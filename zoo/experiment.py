@@ -40,6 +40,13 @@ class Experiment:
         self.recipe, self.pipeline, self.workdir = recipe, pipeline, workdir
         self._samplers: dict[tuple[str, str], tuple[StageSampler, list[Any]]] = {}
 
+    def __repr__(self) -> str:
+        trained = {
+            stage: Checkpoints(self.stage_folder(stage) / "checkpoints").steps() for stage in self.pipeline.stages
+        }
+        stages = [f"{s.name} {s.size}x{s.size} at step {steps[-1] if steps else 0:,}" for s, steps in trained.items()]
+        return f"Experiment({self.workdir}: {', '.join(stages)})"
+
     def record(self, strategy: str) -> None:
         """Adds an entry to run.json, and keeps the recipe of a run that begins."""
         if not any(self.workdir.glob("stages/*/checkpoints/*/manifest.json")):

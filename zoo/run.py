@@ -152,7 +152,8 @@ def _pictures(experiment: "Experiment") -> int:
     for i, image in enumerate(result):
         name = f"{i:03d}.png" if labels is None else f"{i:03d}-class{labels[i % len(labels)]}.png"
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / name)
-    write_grid(folder / "grid.png", result, scale=max(1, 128 // result.shape[1]))
+    columns = len(labels) if labels and len(labels) <= 16 else None  # then a column is a class
+    write_grid(folder / "grid.png", result, columns, scale=max(1, 128 // result.shape[1]))
     say(f"{len(result)} pictures and grid.png in {folder}")
     return 0
 
