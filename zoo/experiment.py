@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.console import UserError, say
 from zoo.data.pictures import to_bytes, write_grid
+from zoo.diffusion.conditioning import LowResolution
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
 from zoo.sample_files import read_images
@@ -118,9 +119,10 @@ class Experiment:
                 "conditioning": parts_of(stage.conditioning),
                 "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
             }
-            keep_float = bool(following) and any(
-                getattr(part, "rounding", 0) is None for part in following[0].conditioning
-            )
+            enlarging = [
+                part for after in following[:1] for part in after.conditioning if isinstance(part, LowResolution)
+            ]
+            keep_float = any(part.rounding is None for part in enlarging)
             sample_stage(
                 stage,
                 network,

@@ -3,6 +3,8 @@
 import abc
 from typing import Any
 
+from keras import ops
+
 from zoo.diffusion.process import DiscreteProcess, Level
 
 
@@ -62,7 +64,7 @@ class PosteriorMeanTarget(Target):
         return process.posterior_mean(x, z, level.index)
 
     def image(self, output: Any, z: Any, level: Level, process: DiscreteProcess) -> Any:
-        dtype = str(z.dtype.name if hasattr(z.dtype, "name") else z.dtype)
+        dtype = ops.dtype(z)
         ratio = process.posterior_coefficient_z / process.posterior_coefficient_x
         scale = process.gather(1 / process.posterior_coefficient_x, level.index, dtype)
         return scale * output - process.gather(ratio, level.index, dtype) * z
