@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, damage is found and named, and they fit one network only."""
 
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,23 +11,25 @@ import tensorflow as tf
 import tiny
 
 from zoo.console import UserError
-from zoo.training.checkpoints import Checkpoints, Groups, write_text
-from zoo.training.trainer import State, restore_network
+from zoo.training.checkpoints import Best, Checkpoints, Groups, write_text
+from zoo.training.step import State
+from zoo.training.trainer import restore_network
 
 NAMES = ["block/kernel", "block/bias"]
 
 
-def groups(seed: int, shape: tuple[int, ...] = (3, 4)) -> dict[str, list[tf.Variable]]:
+def groups(seed: int, shape: tuple[int, ...] = (3, 4)) -> dict[str, dict[str, tf.Variable]]:
     """Raw and averaged weights and a slot of two variables, drawn from a seed."""
     generator = np.random.default_rng(seed)
+    sizes = dict(zip(NAMES, (shape, shape[-1:]), strict=True))
     return {
-        name: [tf.Variable(generator.normal(size=size).astype(np.float32)) for size in (shape, shape[-1:])]
-        for name in ("raw", "ema", "first")
+        group: {name: tf.Variable(generator.normal(size=size).astype(np.float32)) for name, size in sizes.items()}
+        for group in ("raw", "ema", "first")
     }
 
 
 def values(some: Groups) -> list[np.ndarray]:
-    return [variable.numpy() for name in sorted(some) for variable in some[name]]
+    return [variable.numpy() for name in sorted(some) for variable in some[name].values()]
 
 
 def same(one: Groups, other: Groups) -> bool:
@@ -38,21 +41,21 @@ def saved(tmp_path: Path) -> Checkpoints:
     """Checkpoints at steps 5 and 10, the contents drawn from the step."""
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step in (5, 10):
-        checkpoints.save(step, groups(step), NAMES)
+        checkpoints.save(step, groups(step))
     return checkpoints
 
 
 def test_round_trip_of_a_real_stage_is_exact_to_the_bit(tmp_path: Path):
     state = State(tiny.stage("sr"), seed=0)
-    for index, variable in enumerate(variable for group in state.groups.values() for variable in group):
+    for index, variable in enumerate(variable for group in state.groups.values() for variable in group.values()):
         variable.assign(tf.random.stateless_normal(variable.shape, [1, index]))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(7, state.groups, state.names)
+    checkpoints.save(7, state.groups)
 
     other = State(tiny.stage("sr"), seed=1)
     assert set(other.groups) == {"raw", "ema", "first", "second"}
     assert not same(state.groups, other.groups)
-    digest = checkpoints.restore(7, other.groups, other.names)
+    digest = checkpoints.restore(7, other.groups)
     assert same(state.groups, other.groups)
 
     network, found, step = restore_network(tiny.stage("sr"), tmp_path, "last", seed=2)
@@ -66,7 +69,7 @@ def test_the_last_few_are_kept(tmp_path: Path):
     assert checkpoints.steps() == []
     assert checkpoints.latest() is None
     for step in (0, 2, 11, 100, 101):
-        checkpoints.save(step, groups(step), NAMES)
+        checkpoints.save(step, groups(step))
     assert checkpoints.steps() == [11, 100, 101]
     assert checkpoints.latest() == 101
 
@@ -77,10 +80,10 @@ def test_a_half_written_one_is_passed_over_and_cleaned_away(saved: Checkpoints):
     (leftover / "manifest.json").unlink()
     assert saved.steps() == [5, 10]
     assert saved.latest() == 10
-    saved.save(15, groups(15), NAMES)
+    saved.save(15, groups(15))
     assert not list(saved.directory.glob(".*"))
     restored = groups(0)
-    saved.restore(15, restored, NAMES)
+    saved.restore(15, restored)
     assert same(restored, groups(15))
 
 
@@ -124,10 +127,10 @@ def test_damage_is_named_and_the_one_before_is_taken(
     with pytest.raises(UserError, match=r"checkpoint 10 in .* is damaged"):
         saved.choose("10")
     # Training goes on from 5 and writes 10 again.
-    saved.save(10, groups(10), NAMES)
+    saved.save(10, groups(10))
     assert saved.problem(10) is None
     restored = groups(0)
-    saved.restore(10, restored, NAMES)
+    saved.restore(10, restored)
     assert same(restored, groups(10))
 
 
@@ -135,7 +138,7 @@ def test_choose(saved: Checkpoints, tmp_path: Path):
     assert saved.choose("last") == 10
     assert saved.choose("5") == 5
     for wrong in ("nonsense", "7", "-5", ""):
-        with pytest.raises(UserError, match=r"--checkpoint must be last or one of \[5, 10\]"):
+        with pytest.raises(UserError, match=r"--checkpoint must be last, best or one of \[5, 10\]"):
             saved.choose(wrong)
     with pytest.raises(UserError, match="train the stage first"):
         Checkpoints(tmp_path / "nothing").choose("last")
@@ -145,30 +148,73 @@ def test_choose(saved: Checkpoints, tmp_path: Path):
         saved.choose("last")
 
 
+def renamed(some: Groups, names: list[str]) -> Groups:
+    return {group: dict(zip(names, variables.values(), strict=True)) for group, variables in some.items()}
+
+
 # What the network that asks has, beside the network that was saved.
-OTHERS: dict[str, Callable[[], tuple[Groups, list[str]]]] = {
-    "shapes": lambda: (groups(0, (3, 5)), NAMES),
-    "names": lambda: (groups(0), ["block/kernel", "block/scale"]),
-    "larger": lambda: ({name: some * 2 for name, some in groups(0).items()}, [*NAMES, "more/kernel", "more/bias"]),
-    "smaller": lambda: ({name: some[:1] for name, some in groups(0).items()}, NAMES[:1]),
-    "optimizer": lambda: ({**groups(0), "velocity": groups(0)["first"]}, NAMES),
+OTHERS: dict[str, Callable[[], Groups]] = {
+    "shapes": lambda: groups(0, (3, 5)),
+    "names": lambda: renamed(groups(0), ["block/kernel", "block/scale"]),
+    "larger": lambda: {name: {**some, "more/bias": tf.Variable([0.0])} for name, some in groups(0).items()},
+    "smaller": lambda: {name: {NAMES[0]: some[NAMES[0]]} for name, some in groups(0).items()},
+    "optimizer": lambda: {**groups(0), "velocity": groups(0)["first"]},
 }
 
 
 @pytest.mark.parametrize("difference", OTHERS)
 def test_another_network_is_refused(saved: Checkpoints, difference: str):
-    other, names = OTHERS[difference]()
     with pytest.raises(UserError, match=r"does not fit this recipe's network: .+") as raised:
-        saved.restore(10, other, names)
+        saved.restore(10, OTHERS[difference]())
     assert "\n" not in str(raised.value)
 
 
+# ---- what stays
+
+
+def test_every_nth_and_the_best_stay(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, keep_every=10)
+    assert checkpoints.best() is None
+    for step in range(0, 15, 5):
+        checkpoints.save(step, groups(step))
+    with pytest.raises(UserError, match=r"--checkpoint best: .* were not scored; bind Monitoring.selection"):
+        checkpoints.choose("best")
+    checkpoints.save(15, groups(15))
+    checkpoints.set_best(Best(15, 3.5, "FID-8"))
+    for step in range(20, 40, 5):
+        checkpoints.save(step, groups(step))
+    assert checkpoints.steps() == [10, 15, 20, 30, 35]
+    assert checkpoints.choose("best") == 15
+    assert checkpoints.best() == Best(15, 3.5, "FID-8")
+    checkpoints.set_best(Best(35, 2.5, "FID-8"))
+    assert checkpoints.steps() == [10, 20, 30, 35]
+
+
+def test_a_full_disk(saved: Checkpoints, capsys: pytest.CaptureFixture[str]):
+    """Files may not grow beyond a kilobyte: what a full disk does to a write."""
+    large = {name: {"kernel": tf.zeros((100, 100)), "bias": tf.zeros((10,))} for name in ("raw", "ema")}
+    variables = {name: {key: tf.Variable(value) for key, value in some.items()} for name, some in large.items()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with pytest.raises(
+            UserError, match=r"checkpoint of step 15 could not be written .* the one of step 10 is whole. Make room"
+        ):
+            saved.save(15, variables)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(saved.directory.glob(".*"))
+    assert saved.latest() == 10
+    saved.save(15, variables)
+    assert saved.latest() == 15
+
+
 def test_the_hash_tells_weights_apart(saved: Checkpoints, tmp_path: Path):
-    hashes = {saved.restore(step, groups(0), NAMES) for step in (5, 10)}
+    hashes = {saved.restore(step, groups(0)) for step in (5, 10)}
     again = Checkpoints(tmp_path / "again")
-    again.save(5, groups(5), NAMES)
+    again.save(5, groups(5))
     assert len(hashes) == 2
-    assert again.restore(5, groups(0), NAMES) in hashes
+    assert again.restore(5, groups(0)) in hashes
 
 
 def test_text_is_replaced_whole(tmp_path: Path):

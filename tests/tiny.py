@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from zoo import recipe
 from zoo.pipeline import Pipeline, Stage
-from zoo.training.trainer import State
+from zoo.training.step import State
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "tests" / "recipes" / "tiny.gin"

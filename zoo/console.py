@@ -2,14 +2,66 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 from tqdm import tqdm
 
 
 class UserError(Exception):
     """A mistake that the user can mend: the message says what was received, what is allowed and what to do."""
+
+    code = 2
+    """Exit code of a command that ends with it."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM), as machines that can be taken away do before they go."""
+
+    code = 75
+    """Exit code: EX_TEMPFAIL, run the same command again."""
+
+
+class Termination:
+    """Turns SIGTERM into the exception Terminated: at once, or when the work in hand has been saved."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._deferred = False
+
+    def install(self) -> None:
+        """Takes over the signal; in the main thread of a command."""
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if not self._deferred:
+            raise Terminated
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, the signal only sets `asked`: the body looks at it, saves, and raises Terminated itself."""
+        before, self._deferred = self._deferred, True
+        try:
+            yield
+        finally:
+            self._deferred = before
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside `deferred`: work that may be broken off; raises Terminated where the signal has come."""
+        before, self._deferred = self._deferred, False
+        try:
+            if self.asked:
+                raise Terminated
+            yield
+        finally:
+            self._deferred = before
+
+
+termination = Termination()
 
 
 @contextlib.contextmanager
@@ -74,17 +126,21 @@ def say(text: str = "") -> None:
 
 
 def command(main: Callable[[], int | None], at_once: bool = False) -> None:
-    """Runs `main` as a program: a UserError becomes one message and exit code 2, Ctrl-C exit code 130.
+    """Runs `main` as a program: a UserError becomes one message and its exit code (2), Ctrl-C 130, SIGTERM 75.
 
     `at_once` ends the process without Python's own clearing up, which takes TensorFlow's graphs apart for seconds;
     for programs whose files are all written and closed by then.
     """
     code = 0
+    termination.install()
     try:
         code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = error.code
+    except Terminated as stopped:
+        print("\nstopped by SIGTERM; the same command goes on from here", file=sys.stderr)
+        code = stopped.code
     except KeyboardInterrupt:
         print("\nstopped by the keyboard; the same command goes on from the last checkpoint", file=sys.stderr)
         code = 130

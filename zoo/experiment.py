@@ -1,5 +1,6 @@
 """A run on disk: trains the stages of a pipeline, samples from them, and keeps its own account."""
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -12,17 +13,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from zoo.console import UserError, say
 from zoo.data.pictures import to_bytes, write_grid
 from zoo.diffusion.conditioning import LowResolution
+from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
 from zoo.sample_files import read_images
 from zoo.sampling import GivenLabels, StageSampler, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, write_text
-from zoo.training.distribution import make_strategy
+from zoo.training.distribution import agree, worker
 from zoo.training.trainer import Trainer, restore_network
 
 PACKAGES = ("tensorflow", "keras", "numpy", "gin-config", "tensorflow-datasets", "tensorflow-gan", "scipy", "pillow")
@@ -35,11 +38,16 @@ class Experiment:
         recipe: what was asked.
         pipeline: as built from it.
         workdir: everything is written below it, and nothing elsewhere.
+        strategy: the machines; None is one device. Of several workers the first (the chief) writes what there is one of.
     """
 
-    def __init__(self, recipe: Recipe, pipeline: Pipeline, workdir: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, pipeline: Pipeline, workdir: Path, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
         self.recipe, self.pipeline, self.workdir = recipe, pipeline, workdir
-        self._samplers: dict[tuple[str, str], tuple[StageSampler, list[Any]]] = {}
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.worker, self.workers = worker(self.strategy)
+        self._samplers: dict[tuple[str, str, float | None], tuple[StageSampler, list[Any]]] = {}
 
     def __repr__(self) -> str:
         trained = {
@@ -48,8 +56,18 @@ class Experiment:
         stages = [f"{s.name} {s.size}x{s.size} at step {steps[-1] if steps else 0:,}" for s, steps in trained.items()]
         return f"Experiment({self.workdir}: {', '.join(stages)})"
 
-    def record(self, strategy: str) -> None:
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes what there is one of: recipe, checkpoints, results."""
+        return self.worker == 0
+
+    def record(self) -> None:
         """Adds an entry to run.json, and keeps the recipe of a run that begins."""
+        if self.is_chief:
+            with locked(self.workdir / ".run.lock", f"the work directory {self.workdir}", patience=30):
+                self._record()
+
+    def _record(self) -> None:
         if not any(self.workdir.glob("stages/*/checkpoints/*/manifest.json")):
             self.keep_recipe()
         path = self.workdir / "run.json"
@@ -61,7 +79,8 @@ class Experiment:
                 "command": " ".join(["python -m zoo.run", *sys.argv[1:]]),
                 "commit": _commit(),
                 "seed": self.pipeline.seed,
-                "strategy": strategy,
+                "strategy": type(self.strategy).__name__,
+                "replicas": self.strategy.num_replicas_in_sync,
                 "versions": versions(),
             }
         )
@@ -78,9 +97,8 @@ class Experiment:
 
     # ---- training
 
-    def train(self, stages: list[Stage], strategy: str) -> None:
+    def train(self, stages: list[Stage]) -> None:
         """Trains stages one after the other; each goes on where its last checkpoint ends."""
-        machines = make_strategy(strategy)
         for stage in stages:
             problem = stage.images.source.missing()
             if problem:
@@ -89,51 +107,85 @@ class Experiment:
                 stage.check_classes()
             except ValueError as error:
                 raise UserError(str(error)) from error
-            done = Checkpoints(self.stage_folder(stage) / "checkpoints").latest()
-            if done is not None and done >= stage.training.steps:
-                say(f"{stage.name}: trained, {done} steps")
-                continue
-            Trainer(stage, machines, self.stage_folder(stage), self.pipeline.seed).run()
-            self.keep_recipe()
+            self._train(stage)
+
+    def _train(self, stage: Stage) -> None:
+        folder = self.stage_folder(stage)
+        with self._writing(folder / ".lock", f"the stage folder {folder}"):
+            found = Checkpoints(folder / "checkpoints").latest() if self.is_chief else None
+            done = agree(self.strategy, -1 if found is None else found)
+            if done >= stage.training.steps:
+                if self.is_chief:
+                    say(f"{stage.name}: trained, {done} steps")
+                return
+            Trainer(stage, self.strategy, folder, self.pipeline.seed, self.workdir / "cache").run()
+            if self.is_chief:
+                self.keep_recipe()
+            agree(self.strategy, 0)  # no worker reads the last checkpoint before it is written
+
+    def _writing(self, path: Path, what: str) -> contextlib.AbstractContextManager[None]:
+        """The lock of a folder that one process writes: the chief takes it for all workers."""
+        return locked(path, what) if self.is_chief else contextlib.nullcontext()
 
     # ---- sample sets
 
-    def sample_set(self, stages: list[Stage], checkpoint: str, part: tuple[int, int]) -> None:
-        """Writes the sample sets of stages, in the order of the cascade; whole shards are kept."""
+    def sample_set(
+        self, stages: list[Stage], checkpoint: str, part: tuple[int, int] = (1, 1), decay: float | None = None
+    ) -> None:
+        """Writes the sample sets of stages, in the order of the cascade; whole shards are kept.
+
+        Args:
+            stages: of the pipeline.
+            checkpoint: "last", "best" or a step.
+            part: (i, n): the shards of number i of n independent processes; workers of one strategy share them out.
+            decay: of the averaged weights; None takes the first of Training.ema.
+        """
+        if self.workers > 1:
+            part = self.worker + 1, self.workers
         for stage in stages:
             before = self.pipeline.before(stage)
             if before is None and stage.images.low_resolution is not None:
                 raise UserError(f"stage '{stage.name}' enlarges images: give them by --low_resolution FILE.npz")
             folder = self.workdir / "samples" / stage.name
-            network, digest, step = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed)
-            following = self.pipeline.stages[self.pipeline.stages.index(stage) + 1 :]
-            identity = {
-                "stage": stage.name,
-                "checkpoint": {"step": step, "hash": digest},
-                "seed": self.pipeline.seed,
-                "shard": self.pipeline.samples.shard,
-                "batch": self.pipeline.samples.batch,
-                "labels": parts_of(self.pipeline.samples.labels),
-                "objective": parts_of(stage.objective),
-                "sampler": parts_of(stage.sampler),
-                "conditioning": parts_of(stage.conditioning),
-                "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
-            }
-            enlarging = [
-                part for after in following[:1] for part in after.conditioning if isinstance(part, LowResolution)
-            ]
-            keep_float = any(part.rounding is None for part in enlarging)
-            sample_stage(
-                stage,
-                network,
-                self.pipeline.samples,
-                folder,
-                identity,
-                self.pipeline.seed,
-                None if before is None else self.workdir / "samples" / before.name,
-                keep_float,
-                part,
-            )
+            with self.strategy.scope():
+                network, digest, step = restore_network(
+                    stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay
+                )
+                sample_stage(
+                    stage,
+                    network,
+                    self.pipeline.samples,
+                    folder,
+                    self._identity(stage, {"step": step, "hash": digest}, decay),
+                    self.pipeline.seed,
+                    None if before is None else self.workdir / "samples" / before.name,
+                    self._keeps_float(stage),
+                    part,
+                )
+            agree(self.strategy, 0)  # the next stage reads the shards of all workers
+
+    def _identity(self, stage: Stage, checkpoint: dict[str, Any], decay: float | None) -> dict[str, Any]:
+        """What the images of a stage depend on."""
+        before = self.pipeline.before(stage)
+        return {
+            "stage": stage.name,
+            "checkpoint": checkpoint,
+            **({} if decay is None else {"ema": decay}),
+            "seed": self.pipeline.seed,
+            "shard": self.pipeline.samples.shard,
+            "batch": self.pipeline.samples.batch,
+            "labels": parts_of(self.pipeline.samples.labels),
+            "objective": parts_of(stage.objective),
+            "sampler": parts_of(stage.sampler),
+            "conditioning": parts_of(stage.conditioning),
+            "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
+        }
+
+    def _keeps_float(self, stage: Stage) -> bool:
+        """Whether the next stage takes the images of this one before they are rounded."""
+        after = self.pipeline.stages[self.pipeline.stages.index(stage) + 1 :][:1]
+        enlarging = [part for stage in after for part in stage.conditioning if isinstance(part, LowResolution)]
+        return any(part.rounding is None for part in enlarging)
 
     def provenance(self) -> dict[str, Any]:
         """What a result must say of where its samples came from."""
@@ -168,7 +220,10 @@ class Experiment:
         """
         last = self.pipeline.stages[-1]
         samples, results = self.workdir / "samples" / last.name, self.workdir / "results"
-        result = evaluation.evaluate(samples, last.images, self.workdir / "cache", {**self.provenance(), "rows": rows})
+        with self.strategy.scope():
+            result = evaluation.evaluate(
+                samples, last.images, self.workdir / "cache", {**self.provenance(), "rows": rows}
+            )
         write_text(results / f"{last.name}.json", json.dumps(result, indent=1))
         shown = np.arange(min(100 if last.size < 64 else 36, self.pipeline.samples.count))
         images = to_bytes(read_images(samples, shown, self.pipeline.samples.shard))
@@ -180,6 +235,10 @@ class Experiment:
         classes = self.pipeline.stages[-1].images.classes
         return classes if 2 <= classes <= 16 else None
 
+    def part(self) -> None:
+        """Waits for the other workers: none leaves while the chief still works."""
+        agree(self.strategy, 0)
+
     # ---- images for a person
 
     def sample(
@@ -189,6 +248,7 @@ class Experiment:
         seed: int | None = None,
         low_resolution: np.ndarray | None = None,
         checkpoint: str = "last",
+        decay: float | None = None,
     ) -> np.ndarray:
         """Images of the last stage, uint8 [N, H, W, C].
 
@@ -197,7 +257,8 @@ class Experiment:
             count: images; by default one a label.
             seed: by default the recipe's.
             low_resolution: uint8 [N, h, w, C] to be enlarged by the super-resolution stages alone.
-            checkpoint: "last" or a step.
+            checkpoint: "last", "best" or a step.
+            decay: of the averaged weights; None takes the first of Training.ema.
         """
         seed = self.pipeline.seed if seed is None else seed
         if labels is not None and not any(stage.conditioned_on_class for stage in self.pipeline.stages):
@@ -210,8 +271,9 @@ class Experiment:
         images = None
         if low_resolution is not None:
             images, stages = self._entry(low_resolution, stages)
-        for stage in stages:
-            images = self._sample_images(stage, np.arange(count), given, seed, images, checkpoint)
+        with self.strategy.scope():
+            for stage in stages:
+                images = self._sample_images(stage, np.arange(count), given, seed, images, checkpoint, decay)
         if images is None:
             raise UserError("no stage takes these images")
         return to_bytes(images)
@@ -228,21 +290,29 @@ class Experiment:
         return images.astype(np.float32) / 127.5 - 1, stages[sizes.index(images.shape[1]) :]
 
     def _sample_images(
-        self, stage: Stage, indices: np.ndarray, labels: Any, seed: int, before: np.ndarray | None, checkpoint: str
+        self,
+        stage: Stage,
+        indices: np.ndarray,
+        labels: Any,
+        seed: int,
+        before: np.ndarray | None,
+        checkpoint: str,
+        decay: float | None,
     ) -> np.ndarray:
         size = self.pipeline.samples.batch
-        if (stage.name, checkpoint) not in self._samplers:
-            network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed)
+        key = (stage.name, checkpoint, decay)
+        if key not in self._samplers:
+            network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay)
             weights = [variable.value for variable in network.trainable_variables]
-            self._samplers[stage.name, checkpoint] = StageSampler(stage, network, size), weights
-        sampler, weights = self._samplers[stage.name, checkpoint]
+            self._samplers[key] = StageSampler(stage, network, size), weights
+        sampler, weights = self._samplers[key]
         batch = {"label": labels(indices, stage.images.classes, seed)} if stage.conditioned_on_class else {}
         if before is not None:
             batch["low_resolution"] = before
-        key = randomness.key(seed, f"{stage.name}/sampling")
+        root = randomness.key(seed, f"{stage.name}/sampling")
         parts = [slice(start, start + size) for start in range(0, len(indices), size)]
         return np.concatenate(
-            [sampler.sample(key, indices[rows], {n: v[rows] for n, v in batch.items()}, weights) for rows in parts]
+            [sampler.sample(root, indices[rows], {n: v[rows] for n, v in batch.items()}, weights) for rows in parts]
         )
 
 

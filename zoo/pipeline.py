@@ -1,7 +1,8 @@
 """A stage is a network with all it needs to be trained and sampled; a pipeline is a list of stages."""
 
+import contextlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
 from zoo.sampling import SampleSet
+from zoo.training.distribution import Machines
 from zoo.training.trainer import Training
 
 Specification = dict[str, tuple[tuple[int, ...], str]]
@@ -103,8 +105,23 @@ class Stage:
         """The network with its variables, initialised from the seed; called inside the scope of the strategy."""
         if not self.network.built:
             keras.utils.set_random_seed((seed * 1_000_003 + zlib.crc32(self.name.encode())) % 2**31)
-            self.network({name: keras.KerasTensor(*what) for name, what in self.input_spec(1).items()})
+            self.network.recompute = self.training.recomputation
+            with self._policy():
+                self.network({name: keras.KerasTensor(*what) for name, what in self.input_spec(1).items()})
         return self.network
+
+    @contextlib.contextmanager
+    def _policy(self) -> Iterator[None]:
+        """Layers are made when a network is built, under the policy of that moment."""
+        before = keras.config.dtype_policy()
+        wanted = self.training.precision.policy
+        if wanted != "float32":  # else that of the process, which tests of precision set to float64
+            self.network.dtype_policy = keras.DTypePolicy(wanted)
+            keras.config.set_dtype_policy(wanted)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def check_classes(self) -> None:
         """Raises ValueError where network and data disagree; looks at the dataset, so it is not for constructors."""
@@ -153,10 +170,16 @@ class Pipeline:
         samples: what is sampled by default.
         evaluation: how the samples of the last stage are scored; None does not score.
         seed: of initial weights, data order, noise and samples.
+        machines: that it runs on; None takes those at hand. --strategy comes before it.
     """
 
     def __init__(
-        self, stages: list[Stage], samples: SampleSet, evaluation: Evaluation | None = None, seed: int = 0
+        self,
+        stages: list[Stage],
+        samples: SampleSet,
+        evaluation: Evaluation | None = None,
+        seed: int = 0,
+        machines: Machines | None = None,
     ) -> None:
         if not stages:
             raise ValueError("stages must not be empty")
@@ -166,6 +189,7 @@ class Pipeline:
         for before, stage in zip([None, *stages[:-1]], stages, strict=True):
             _check_fit(before, stage)
         self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
+        self.machines = machines
 
     def stage(self, name: str) -> Stage:
         """The stage of a name."""

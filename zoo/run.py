@@ -9,13 +9,16 @@
     python -m zoo.run --list                                     the recipes of this zoo
 
 The same command after a crash goes on where the last checkpoint or shard ends.
+Exit codes: 2 a mistake that the message explains, 3 training went astray again
+and again, 69 a device or worker does not answer, 75 stopped by SIGTERM.
 """
 
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -33,8 +36,13 @@ flags.DEFINE_enum("do", "all", ACTIONS, "what is done; all = train, sample, eval
 flags.DEFINE_string("workdir", None, "where everything is written. Default: runs/NAME-OF-RECIPE")
 flags.DEFINE_multi_string("gin_bindings", [], "a binding that overrides the recipe's, 'SampleSet.count = 50_000'")
 flags.DEFINE_string("stage", None, "only this stage (train, sample)")
-flags.DEFINE_string("strategy", "auto", "the machines: auto, one, mirrored, multiworker, tpu")
-flags.DEFINE_string("checkpoint", "last", "sample from: last, or a step")
+flags.DEFINE_string("strategy", None, "the machines: auto, one, mirrored, multiworker, tpu. Default: as the recipe, or auto")
+flags.DEFINE_integer("devices", None, "how many devices of this machine (mirrored, describe)", lower_bound=1)
+flags.DEFINE_boolean("deterministic", False, "the same bits in every process on the same devices; slower")
+flags.DEFINE_string("checkpoint", "last", "sample from: last, best (needs Monitoring.selection), or a step")
+flags.DEFINE_float("ema", None, "sample from the average of this decay, one of Training.ema. Default: the first")
+flags.DEFINE_string("device", None, "describe for a named device, such as a100-80. Default: what is here")
+flags.DEFINE_boolean("measure", False, "describe from a short training run on the devices here")
 flags.DEFINE_string("shard", "1/1", "sample part i of n, as one of n independent workers: 3/8")
 flags.DEFINE_list("labels", None, "sample these classes, as pictures for a person")
 flags.DEFINE_integer("count", None, "how many pictures, with --labels or --low_resolution", lower_bound=1)
@@ -66,13 +74,36 @@ def main() -> int:
         return recipes.check(path, FLAGS.gin_bindings, depth="names" if FLAGS.names_only else "full")
     recipe = recipes.load(path, FLAGS.gin_bindings)
     import_tensorflow()
+    if FLAGS.deterministic:
+        _make_deterministic()
     pipeline = recipe.build()
     if FLAGS.do == "describe":
         return _describe(pipeline)
+    # Before the first tensor: some strategies must be made when TensorFlow starts.
+    strategy = _strategy(pipeline)
     from zoo.experiment import Experiment
 
     workdir = Path(FLAGS.workdir or Path("runs") / Path(path).stem)
-    return _run(Experiment(recipe, pipeline, workdir))
+    return _run(Experiment(recipe, pipeline, workdir, strategy))
+
+
+def _make_deterministic() -> None:
+    """One thread between operations: sums are made in one order, whatever else the machine does."""
+    import tensorflow as tf
+
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
+    tf.config.experimental.enable_op_determinism()
+    say("deterministic: one thread between operations; docs/benchmarks.md says what that costs a step")
+
+
+def _strategy(pipeline: "Pipeline") -> Any:
+    """The tf.distribute strategy that --strategy or the recipe names."""
+    from zoo.training.distribution import choose
+
+    chosen = FLAGS.strategy or FLAGS.devices
+    machines = pipeline.machines if pipeline.machines and not chosen else choose(FLAGS.strategy or "auto", FLAGS.devices)
+    return machines.make()
 
 
 def _recipe_path() -> str:
@@ -103,7 +134,8 @@ def _run(experiment: "Experiment") -> int:
     pipeline = experiment.pipeline
     stages = pipeline.stages if FLAGS.stage is None else [pipeline.stage(FLAGS.stage)]
     part = _part(FLAGS.shard)
-    say(f"work directory: {experiment.workdir}")
+    if experiment.is_chief:
+        _greet(experiment)
     if FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution):
         return _pictures(experiment)
     if FLAGS.labels or FLAGS.count or FLAGS.low_resolution:
@@ -112,14 +144,25 @@ def _run(experiment: "Experiment") -> int:
         )
     if FLAGS.do == "all" and part != (1, 1):
         raise UserError("--shard is for --do sample: a part of the samples cannot be scored")
-    experiment.record(FLAGS.strategy)
+    if part != (1, 1) and experiment.workers > 1:
+        raise UserError("--shard is for independent processes: workers of one strategy share the samples out themselves")
+    experiment.record()
     if FLAGS.do in ("all", "train"):
-        experiment.train(stages, FLAGS.strategy)
+        experiment.train(stages)
     if FLAGS.do in ("all", "sample"):
-        experiment.sample_set(stages, FLAGS.checkpoint, part)
-    if FLAGS.do in ("all", "evaluate") and FLAGS.stage is None:
-        return _evaluate(experiment)
+        experiment.sample_set(stages, FLAGS.checkpoint, part, FLAGS.ema)
+    if FLAGS.do in ("all", "evaluate") and FLAGS.stage is None and experiment.is_chief:
+        _evaluate(experiment)
+    experiment.part()
     return 0
+
+
+def _greet(experiment: "Experiment") -> None:
+    say(f"work directory: {experiment.workdir}")
+    replicas = experiment.strategy.num_replicas_in_sync
+    if replicas > 1:
+        workers = f" on {experiment.workers} workers" if experiment.workers > 1 else ""
+        say(f"{type(experiment.strategy).__name__}: {replicas} replicas{workers}")
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -146,7 +189,7 @@ def _pictures(experiment: "Experiment") -> int:
         labels = None if FLAGS.labels is None else [int(label) for label in FLAGS.labels]
     except ValueError as error:
         raise UserError(f"--labels must be whole numbers such as 207,933, got {','.join(FLAGS.labels)}") from error
-    result = experiment.sample(labels, FLAGS.count, FLAGS.seed, images, FLAGS.checkpoint)
+    result = experiment.sample(labels, FLAGS.count, FLAGS.seed, images, FLAGS.checkpoint, FLAGS.ema)
     folder = experiment.workdir / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(result):
@@ -158,12 +201,12 @@ def _pictures(experiment: "Experiment") -> int:
     return 0
 
 
-def _evaluate(experiment: "Experiment") -> int:
+def _evaluate(experiment: "Experiment") -> None:
     """Scores the last stage's samples and prints the row beside the published one."""
     evaluation = experiment.pipeline.evaluation
     if evaluation is None:
         say("the recipe has no Pipeline.evaluation: nothing is scored")
-        return 0
+        return
     from harness import report
 
     name = experiment.pipeline.stages[-1].name
@@ -172,7 +215,6 @@ def _evaluate(experiment: "Experiment") -> int:
     page = report.write_report(experiment.workdir)
     results = experiment.workdir / "results"
     say(f"\nsamples  {results / f'{name}.png'}\nresult   {results / f'{name}.json'}\nreport   {page}")
-    return 0
 
 
 def _published_rows(experiment: "Experiment") -> list[str]:

@@ -4,14 +4,24 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from zoo.console import UserError, say
 
-Groups = Mapping[str, Sequence[tf.Variable]]
+Groups = Mapping[str, Mapping[str, tf.Variable]]
+
+
+class Best(NamedTuple):
+    """The checkpoint with the lowest score."""
+
+    step: int
+    value: float
+    title: str
+    """What the score is: "FID-1k (shapes classifier)"."""
 
 
 class Checkpoints:
@@ -20,10 +30,15 @@ class Checkpoints:
     A checkpoint is written into a hidden folder beside its place, with a manifest of hashes, and renamed when it is
     on the disk: a process killed inside leaves nothing that `steps` would list. A file that was damaged later is
     found by its hash, and the checkpoint before is taken.
+
+    Args:
+        directory: of this stage's checkpoints.
+        keep: how many of the last ones stay.
+        keep_every: those at multiples of so many steps stay too; None keeps none of them. The best one always stays.
     """
 
-    def __init__(self, directory: Path, keep: int = 2) -> None:
-        self.directory, self.keep = directory, keep
+    def __init__(self, directory: Path, keep: int = 2, keep_every: int | None = None) -> None:
+        self.directory, self.keep, self.keep_every = directory, keep, keep_every
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -31,32 +46,68 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
 
-    def save(self, step: int, groups: Groups, names: Sequence[str]) -> None:
-        """Writes a checkpoint.
+    def save(self, step: int, groups: Groups) -> None:
+        """Writes a checkpoint; older ones that need not stay are removed afterwards.
 
         Args:
             step: optimizer steps taken.
-            groups: "raw", "ema" and the optimizer's slots, each one list of variables in the order of `names`.
-            names: the paths of the network's variables.
+            groups: "raw", "ema", the optimizer's slots, ...: each the variables by name.
+
+        Raises:
+            UserError: it could not be written, the disk is full for example; the ones before are whole.
         """
         final = self.directory / f"{step:08d}"
         partial = self.directory / f".partial-{step:08d}"
         for leftover in self.directory.glob(".partial-*"):
             shutil.rmtree(leftover)
+        try:
+            partial.mkdir(parents=True)
+            _checkpoint(groups).write(str(partial / "variables"))
+            files = {path.name: _hash(path) for path in sorted(partial.iterdir())}
+            weights = hashlib.sha256("".join(files.values()).encode()).hexdigest()
+            manifest = {"step": step, "files": files, "hash": weights, "groups": sorted(groups)}
+            write_text(partial / "manifest.json", json.dumps(manifest, indent=1))
+            for path in partial.iterdir():
+                _sync(path)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(self._not_written(step, groups, error)) from error
         if final.exists():  # a damaged one, written again
             shutil.rmtree(final)
-        partial.mkdir(parents=True)
-        _checkpoint(groups, names).write(str(partial / "variables"))
-        files = {path.name: _hash(path) for path in sorted(partial.iterdir())}
-        weights = hashlib.sha256("".join(files.values()).encode()).hexdigest()
-        manifest = {"step": step, "files": files, "hash": weights, "groups": sorted(groups)}
-        write_text(partial / "manifest.json", json.dumps(manifest, indent=1))
-        for path in partial.iterdir():
-            _sync(path)
         partial.rename(final)
         _sync(self.directory)
-        for old in self.steps()[: -self.keep]:
+        self.prune()
+
+    def _not_written(self, step: int, groups: Groups, error: Exception) -> str:
+        needed = sum(variable.shape.num_elements() * variable.dtype.size for g in groups.values() for variable in g.values())
+        free = shutil.disk_usage(self.directory).free
+        last = self.latest()
+        before = "there is none before it" if last is None else f"the one of step {last} is whole"
+        return (
+            f"the checkpoint of step {step} could not be written to {self.directory}: {str(error).splitlines()[0]}. It "
+            f"needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; {before}. Make room and run the same command"
+        )
+
+    def prune(self) -> None:
+        """Removes what need not stay."""
+        best, steps = self.best(), self.steps()
+        stay = {*steps[-self.keep :], *([best.step] if best else [])}
+        if self.keep_every is not None:
+            stay |= {step for step in steps if step % self.keep_every == 0 and step}
+        for old in sorted(set(steps) - stay):
             shutil.rmtree(self.directory / f"{old:08d}")
+
+    def best(self) -> Best | None:
+        """The checkpoint with the lowest score so far."""
+        try:
+            return Best(**json.loads((self.directory / "best.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def set_best(self, best: Best) -> None:
+        """Keeps the checkpoint of this step from now on, and no longer the best one before."""
+        write_text(self.directory / "best.json", json.dumps(best._asdict(), indent=1))
+        self.prune()
 
     def latest(self) -> int | None:
         """The last step whose checkpoint is whole; damaged ones are named and passed over."""
@@ -81,12 +132,12 @@ class Checkpoints:
             return "manifest.json is missing or cannot be read"
         return None
 
-    def restore(self, step: int, groups: Groups, names: Sequence[str]) -> str:
+    def restore(self, step: int, groups: Groups) -> str:
         """Reads a checkpoint into variables; every variable must be there. Returns the checkpoint's hash."""
         folder = self.directory / f"{step:08d}"
         try:
-            _check_fit(folder, groups, names)
-            status = _checkpoint(groups, names).read(str(folder / "variables"))
+            _check_fit(folder, groups)
+            status = _checkpoint(groups).read(str(folder / "variables"))
             status.assert_existing_objects_matched()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise UserError(
@@ -94,8 +145,12 @@ class Checkpoints:
             ) from error
         return str(json.loads((folder / "manifest.json").read_text())["hash"])
 
+    def groups(self, step: int) -> list[str]:
+        """The groups that a whole checkpoint has."""
+        return list(json.loads((self.directory / f"{step:08d}" / "manifest.json").read_text())["groups"])
+
     def choose(self, which: str) -> int:
-        """The step that `which` names: "last" or a number."""
+        """The step that `which` names: "last", "best" or a number."""
         steps = self.steps()
         if not steps:
             raise UserError(f"no checkpoint in {self.directory}: train the stage first (--do train)")
@@ -104,36 +159,45 @@ class Checkpoints:
             if step is None:
                 raise UserError(f"every checkpoint in {self.directory} is damaged")
             return step
+        if which == "best":
+            best = self.best()
+            if best is None or best.step not in steps:
+                raise UserError(
+                    f"--checkpoint best: the checkpoints in {self.directory} were not scored; bind "
+                    "Monitoring.selection in training, or take last or a step"
+                )
+            which = str(best.step)
         if not which.isdigit() or int(which) not in steps:
-            raise UserError(f"--checkpoint must be last or one of {steps}, got '{which}'")
+            raise UserError(f"--checkpoint must be last, best or one of {steps}, got '{which}'")
         problem = self.problem(int(which))
         if problem is not None:
             raise UserError(f"checkpoint {which} in {self.directory} is damaged: {problem}")
         return int(which)
 
 
-def _checkpoint(groups: Groups, names: Sequence[str]) -> tf.train.Checkpoint:
+def _checkpoint(groups: Groups) -> tf.train.Checkpoint:
     """Variables by group and path, so that no key depends on the order in which layers were made."""
-    return tf.train.Checkpoint(
-        **{group: dict(zip(names, variables, strict=True)) for group, variables in groups.items()}
-    )
+    return tf.train.Checkpoint(**{group: dict(variables) for group, variables in groups.items()})
 
 
-def _check_fit(folder: Path, groups: Groups, names: Sequence[str]) -> None:
+def _check_fit(folder: Path, groups: Groups) -> None:
     """Fails where names or shapes differ; a checkpoint that has more is of another network too."""
     stored: dict[str, dict[str, list[int]]] = {}
     for key, shape in tf.train.list_variables(str(folder / "variables")):
-        group, _, rest = key.partition("/")
-        # TensorFlow writes "/" inside a name as ".S", and "." as ".."
-        name = rest.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").replace(".S", "/").replace("..", ".")
-        stored.setdefault(group, {})[name] = list(shape)
+        group, _, name = key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").partition("/")
+        stored.setdefault(_unescape(group), {})[_unescape(name)] = list(shape)
     for group, variables in groups.items():
         there = stored.get(group, {})
-        here = {name: variable.shape.as_list() for name, variable in zip(names, variables, strict=True)}
+        here = {name: variable.shape.as_list() for name, variable in variables.items()}
         wrong = [name for name in {**here, **there} if here.get(name) != there.get(name)]
         if wrong:
             first = f"'{wrong[0]}' is {there.get(wrong[0], 'absent')} there and {here.get(wrong[0], 'absent')} here"
             raise ValueError(f"of '{group}' it has {len(there)} variables, the recipe {len(here)}; {first}")
+
+
+def _unescape(name: str) -> str:
+    """TensorFlow writes "/" inside a name as ".S", and "." as ".."."""
+    return name.replace(".S", "/").replace("..", ".")
 
 
 def _hash(path: Path) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +14,11 @@ from zoo.data.pictures import grid, to_bytes, write_grid
 from zoo.sampling import StageSampler
 from zoo.training import randomness
 from zoo.training.checkpoints import write_text
+from zoo.training.selection import Selection
 
 if TYPE_CHECKING:
     from zoo.pipeline import Stage
-    from zoo.training.trainer import State
+    from zoo.training.step import State, StepResult
 
 FIELDS = ("step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second", "seconds")
 
@@ -29,8 +30,10 @@ class Monitoring:
         log_every: steps a row of metrics.csv.
         checkpoint_every: steps a checkpoint: the most that a crash can cost.
         grid_every: steps a sample grid of fixed seeds, raw and averaged; None draws none.
-        keep: checkpoints that are kept.
+        keep: checkpoints that are kept: the last ones.
+        keep_every: checkpoints at multiples of so many steps are kept too; None keeps none of them.
         grid_images: images a grid.
+        selection: finds the best checkpoint, which is kept too; None scores none.
     """
 
     def __init__(
@@ -39,41 +42,69 @@ class Monitoring:
         checkpoint_every: int = 1000,
         grid_every: int | None = None,
         keep: int = 2,
+        keep_every: int | None = None,
         grid_images: int = 16,
+        selection: Selection | None = None,
     ) -> None:
         for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every), ("keep", keep)):
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if grid_every is not None and grid_every < 1:
-            raise ValueError(f"grid_every must be positive or None, got {grid_every}")
+        for name, period in (("grid_every", grid_every), ("keep_every", keep_every)):
+            if period is not None and period < 1:
+                raise ValueError(f"{name} must be positive or None, got {period}")
+        if keep_every is not None and keep_every % checkpoint_every:
+            raise ValueError(f"keep_every must be a multiple of checkpoint_every = {checkpoint_every}, got {keep_every}")
         if grid_images < 1:
             raise ValueError(f"grid_images must be positive, got {grid_images}")
         self.log_every, self.checkpoint_every, self.grid_every = log_every, checkpoint_every, grid_every
-        self.keep, self.grid_images = keep, grid_images
+        self.keep, self.keep_every, self.grid_images, self.selection = keep, keep_every, grid_images, selection
 
     def until_event(self, step: int) -> list[int]:
         """Steps until each of the next events."""
         periods = [self.log_every, self.checkpoint_every, *([self.grid_every] if self.grid_every else [])]
+        periods += [self.selection.every] if self.selection else []
         return [period - step % period for period in periods]
 
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step` steps."""
+        return step % self.checkpoint_every == 0 or (self.selection is not None and step % self.selection.every == 0)
 
-class Monitor:
+
+class Bystander:
+    """The monitor of a worker that is not the chief: it writes nothing."""
+
+    def start(self, step: int, total: int) -> None:
+        """Called before the first step of a run that goes on from `step`, and after going back to a checkpoint."""
+
+    def progress(self, step: int, result: "StepResult", seconds: float) -> None:
+        """After each call of the compiled function, with the steps taken by then."""
+
+    def checkpointed(self) -> None:
+        """After a checkpoint is on the disk."""
+
+    def finish(self) -> None:
+        """After the last step."""
+
+
+class Monitor(Bystander):
     """Follows the training of one stage in its folder."""
 
     def __init__(self, stage: "Stage", state: "State", folder: Path, seed: int) -> None:
         self.stage, self.state, self.folder, self.seed = stage, state, folder, seed
         self.settings = stage.training.monitoring
         self.path = folder / "metrics.csv"
+        self.bar: Any = None
+        self.sampler: StageSampler | None = None
 
     def start(self, step: int, total: int) -> None:
-        """Called before the first step of a run that goes on from `step`."""
+        if self.bar is not None:
+            self.finish()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.seconds = self._trim(step)
         # TensorBoard drops what was written after `step` by a run that was killed.
         self.events = tf.summary.create_file_writer(str(self.folder), filename_suffix=f".{step}")
         self.window: list[tuple[int, float, float, float]] = []
         self.bar = progress(total, self.stage.name, done=step)
-        self.sampler: StageSampler | None = None
 
     def _trim(self, step: int) -> float:
         """Drops rows of metrics.csv after `step`, from a run that was killed; returns the seconds trained so far."""
@@ -88,12 +119,12 @@ class Monitor:
         write_text(self.path, text.getvalue())  # whole or not at all: a kill here must not cost the rows
         return float(rows[-1]["seconds"]) if rows else 0.0
 
-    def progress(self, step: int, loss: float, norm: float, seconds: float) -> None:
-        """After each call of the compiled function."""
+    def progress(self, step: int, result: "StepResult", seconds: float) -> None:
         count = step - (self.bar.n or 0)
         self.seconds += seconds
-        self.window.append((count, loss, norm, seconds))
-        self.bar.set_postfix_str(f"loss {loss:.4f}, {count * self.stage.training.batch / seconds:.0f} img/s", False)
+        self.window.append((count, result.loss, result.gradient_norm, seconds))
+        speed = count * self.stage.training.batch / seconds
+        self.bar.set_postfix_str(f"loss {result.loss:.4f}, {speed:.0f} img/s", False)
         self.bar.update(count)
         if step % self.settings.log_every == 0:
             self._log(step)
@@ -106,8 +137,8 @@ class Monitor:
         row = {
             "step": step,
             "images": step * self.stage.training.batch,
-            "loss": float(np.average(losses, weights=counts)),
-            "gradient_norm": float(np.average(norms, weights=counts)),
+            "loss": _average(losses, counts),
+            "gradient_norm": _average(norms, counts),
             "learning_rate": float(self.stage.training.optimizer.rate(tf.constant(step - 1, tf.int64))),
             "images_per_second": float(counts.sum() * self.stage.training.batch / seconds.sum()),
             "seconds": round(self.seconds, 2),
@@ -136,14 +167,19 @@ class Monitor:
                 tf.summary.image(name, grid(images)[None])
         self.seconds += time.perf_counter() - began
 
-    def checkpointed(self, step: int) -> None:
-        """After a checkpoint is on the disk."""
+    def checkpointed(self) -> None:
         self.events.flush()
 
     def finish(self) -> None:
-        """After the last step."""
         self.events.close()
         self.bar.close()
+        self.bar = None
+
+
+def _average(values: np.ndarray, counts: np.ndarray) -> float:
+    """Over the calls in which a step was taken: with a scaled loss all steps of a call may overflow."""
+    taken = np.isfinite(values)
+    return float(np.average(values[taken], weights=counts[taken])) if taken.any() else float("nan")
 
 
 def _complete(row: dict[str, str]) -> bool:

@@ -8,29 +8,38 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from zoo.console import say
-from zoo.training import randomness
+from zoo.console import Terminated, UserError, say, termination
 from zoo.training.checkpoints import Checkpoints
-from zoo.training.distribution import check_batch
-from zoo.training.monitors import Monitor, Monitoring
-from zoo.training.optimizers import Optimizer, average
+from zoo.training.distribution import agree, check_batch, local_replicas, worker
+from zoo.training.monitors import Bystander, Monitor, Monitoring
+from zoo.training.optimizers import Optimizer
+from zoo.training.precisions import Float32, Precision
+from zoo.training.selection import Selector
+from zoo.training.step import TrainingStep, average_name, trained_variables
+from zoo.training.switches import XLA, RecomputeBlocks
+from zoo.training.watchdog import Diverged, Incidents, Watch, Watchdog
 
 if TYPE_CHECKING:
     from zoo.pipeline import Stage
 
 
 class Training:
-    """How a stage is trained, in the papers' units.
+    """How a stage is trained, in the papers' units; then what a machine may change without changing the experiment.
 
     Args:
         batch: global batch, whatever the number of devices.
         steps: optimizer steps.
         optimizer: with its learning rate.
         monitoring: what is written while training, and how often.
-        ema: decay of the moving average of the weights, which is what is sampled from.
+        ema: decay of the moving average of the weights, which is what is sampled from; or several decays, of which
+            the first is sampled from and the others by --ema.
         clip: largest global norm of the gradient, after the all-reduce; None does not clip.
+        watchdog: what counts as gone astray; None does not look.
         micro_batches: parts in which a replica works through its share of the batch; changes memory, not the result.
         steps_per_call: optimizer steps in one call of the compiled function.
+        precision: numbers that the network computes in; None is float32.
+        recomputation: computes activations again in the backward pass instead of keeping them; None keeps them.
+        compiler: of the forward and backward pass; None leaves them to TensorFlow's graph.
     """
 
     def __init__(
@@ -39,171 +48,204 @@ class Training:
         steps: int,
         optimizer: Optimizer,
         monitoring: Monitoring,
-        ema: float = 0.9999,
+        ema: float | tuple[float, ...] = 0.9999,
         clip: float | None = None,
+        watchdog: Watchdog | None = None,
         micro_batches: int = 1,
         steps_per_call: int = 10,
+        precision: Precision | None = None,
+        recomputation: RecomputeBlocks | None = None,
+        compiler: XLA | None = None,
     ) -> None:
         for name, value in (("batch", batch), ("micro_batches", micro_batches), ("steps_per_call", steps_per_call)):
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
         if steps < 0:
             raise ValueError(f"steps must not be negative, got {steps}")
-        if not 0 <= ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {ema}")
+        decays = ema if isinstance(ema, tuple) else (ema,)
+        if not decays or len(set(decays)) < len(decays) or not all(0 <= decay < 1 for decay in decays):
+            raise ValueError(f"ema must be in [0, 1), or several different numbers in it, got {ema}")
         if clip is not None and clip <= 0:
             raise ValueError(f"clip must be positive or None, got {clip}")
         self.batch, self.steps, self.optimizer, self.monitoring = batch, steps, optimizer, monitoring
-        self.ema, self.clip, self.micro_batches, self.steps_per_call = ema, clip, micro_batches, steps_per_call
-
-
-class State:
-    """All that a checkpoint holds: raw and averaged weights and the optimizer's slots, in one order of names."""
-
-    def __init__(self, stage: "Stage", seed: int) -> None:
-        self.network = stage.build_network(seed)
-        trained = self.network.trainable_variables
-        # The first part of a path is the name of the model, which Keras numbers within a process.
-        self.names = [variable.path.split("/", 1)[1] for variable in trained]
-        self.raw = [variable.value for variable in trained]
-        self.ema = [tf.Variable(variable.value, trainable=False) for variable in trained]
-        self.slots = stage.training.optimizer.slots(self.raw)
-
-    @property
-    def groups(self) -> dict[str, list[tf.Variable]]:
-        """Every variable, by what it is."""
-        return {"raw": self.raw, "ema": self.ema, **self.slots}
+        self.decays, self.clip, self.watchdog = decays, clip, watchdog
+        self.micro_batches, self.steps_per_call = micro_batches, steps_per_call
+        self.precision, self.recomputation, self.compiler = precision or Float32(), recomputation, compiler
 
 
 class Trainer:
-    """Trains one stage in its folder, and goes on where the last whole checkpoint of that folder ends."""
+    """Trains one stage in its folder, and goes on where the last whole checkpoint of that folder ends.
 
-    def __init__(self, stage: "Stage", strategy: tf.distribute.Strategy, folder: Path, seed: int) -> None:
+    Of several workers the chief alone writes the folder; all of them read it.
+
+    Args:
+        stage: of the recipe.
+        strategy: the machines.
+        folder: WORKDIR/stages/NAME.
+        seed: of the run.
+        cache: folder for what selection keeps, WORKDIR/cache.
+    """
+
+    def __init__(
+        self, stage: "Stage", strategy: tf.distribute.Strategy, folder: Path, seed: int, cache: Path | None = None
+    ) -> None:
         self.stage, self.training, self.strategy, self.seed = stage, stage.training, strategy, seed
         check_batch(self.training.batch, strategy.num_replicas_in_sync, self.training.micro_batches)
-        self.checkpoints = Checkpoints(folder / "checkpoints", self.training.monitoring.keep)
-        with strategy.scope():
-            self.state = State(stage, seed)
-        self.key = randomness.key(seed, f"{stage.name}/training")
-        self.monitor = Monitor(stage, self.state, folder, seed)
-        self._compiled = tf.function(self._steps)
+        self.worker, self.workers = worker(strategy)
+        monitoring = self.training.monitoring
+        self.checkpoints = Checkpoints(folder / "checkpoints", monitoring.keep, monitoring.keep_every)
+        self.step = self._make_step()
+        self.state = self.step.state
+        self.incidents = Incidents(folder / "incidents.json")
+        self.watch = None if self.training.watchdog is None else Watch(self.training.watchdog)
+        self.monitor = Monitor(stage, self.state, folder, seed) if self.is_chief else Bystander()
+        self.selector = Selector(stage, self.state, self.checkpoints, folder, cache or folder / "cache", seed)
+
+    def _make_step(self) -> TrainingStep:
+        return TrainingStep(self.stage, self.strategy, self.seed)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes the folder."""
+        return self.worker == 0
 
     def run(self) -> None:
-        """Trains up to `Training.steps`; returns at once where that is done."""
-        step = self._resume()
-        total, monitoring = self.training.steps, self.training.monitoring
-        if step >= total:
-            say(f"{self.stage.name}: trained, {step} steps")
-            return
-        self.monitor.start(step, total)
-        batches = self._batches(step)
+        """Trains up to `Training.steps`; returns at once where that is done.
+
+        Raises:
+            Terminated: SIGTERM came, and a checkpoint of the last step is on the disk.
+            Diverged: training went astray too often; the last good checkpoint is on the disk.
+        """
+        with termination.deferred():
+            step, total = self._resume(), self.training.steps
+            if step >= total:
+                if self.is_chief:
+                    say(f"{self.stage.name}: trained, {step} steps")
+                return
+            self.monitor.start(step, total)
+            try:
+                self._loop(step, total)
+            finally:
+                self.monitor.finish()
+
+    def _loop(self, step: int, total: int) -> None:
+        """Optimizer steps from `step` on, until `total`."""
+        batches, ahead = iter(()), -1
         while step < total:
-            count = min([self.training.steps_per_call, total - step, *monitoring.until_event(step)])
+            position = self.incidents.position(step)
+            if position != ahead:  # at the start, after going back, and where a window of data is left out
+                batches = self._batches(step, position)
+            events = [*self.training.monitoring.until_event(step), *self.incidents.until_jump(step)]
+            count = min(self.training.steps_per_call, total - step, *events)
             began = time.perf_counter()
-            # tensors: numbers would be traced anew for every other distance between two events
-            results = self._compiled(batches, tf.constant(step, tf.int64), tf.constant(count))
-            loss, norm = (float(value) for value in results)
-            step += count
-            self.monitor.progress(step, loss, norm, time.perf_counter() - began)
-            if step % monitoring.checkpoint_every == 0 or step == total:
-                self.checkpoints.save(step, self.state.groups, self.state.names)
-                self.monitor.checkpointed(step)
-        self.monitor.finish()
+            result = self.step(batches, step, position, count, termination.asked)
+            problem = self.watch and self.watch.problem(result, self.training.precision.scaled)
+            if problem:
+                step, ahead = self._go_back(problem, step + count), -1
+                continue
+            step, ahead = step + count, position + count
+            self.monitor.progress(step, result, time.perf_counter() - began)
+            if self.training.monitoring.saves(step) or step == total or result.stop:
+                self._save(step)
+            if result.stop:
+                raise Terminated
+
+    def _save(self, step: int) -> None:
+        """The chief writes a checkpoint, and scores it where that is due."""
+        if self.is_chief:
+            self.checkpoints.save(step, self.state.groups)
+            self.monitor.checkpointed()
+            self._score(step)
+
+    def _score(self, step: int) -> None:
+        if self.selector.due(step):
+            with termination.at_once():  # the checkpoint is on the disk, and a resumed run scores it again
+                self.selector.score(step)
 
     def _resume(self) -> int:
-        step = self.checkpoints.latest()
-        if step is None:
-            if self.training.steps == 0:  # an untrained network is a checkpoint too: it can be sampled
-                self.checkpoints.save(0, self.state.groups, self.state.names)
-            return 0
-        self.checkpoints.restore(step, self.state.groups, self.state.names)
-        if step < self.training.steps:
-            say(f"{self.stage.name}: going on from step {step}")
+        """Restores the last whole checkpoint; the first one is made where there is none. Returns its step."""
+        found = self.checkpoints.latest() if self.is_chief else None
+        step = agree(self.strategy, -1 if found is None else found)
+        if step < 0:
+            if self.is_chief:  # it shows early whether the disk can be written; and there is one to go back to
+                self.checkpoints.save(0, self.state.groups)
+            return agree(self.strategy, 0)
+        self._restore(step)
+        if self.is_chief:
+            self.selector.rewind(step)
+            if 0 < step < self.training.steps:
+                say(f"{self.stage.name}: going on from step {step}")
+            self._score(step)
         return step
 
-    def _batches(self, step: int) -> Iterator[Any]:
-        """Global batches from `step` on: the stream is a function of (seed, position)."""
-        first, last = step * self.training.batch, self.training.steps * self.training.batch
-        stream = self.stage.images.stream(self.seed, first, count=last - first)
-        batches = stream.batch(self.training.batch, drop_remainder=True).prefetch(4)
-        return iter(self.strategy.experimental_distribute_dataset(batches))
+    def _restore(self, step: int) -> None:
+        if not self.is_chief and step not in self.checkpoints.steps():
+            raise UserError(
+                f"worker {self.worker} does not see the chief's checkpoint of step {step} in "
+                f"{self.checkpoints.directory}: the work directory must be shared by all workers"
+            )
+        stored = self.checkpoints.groups(step)
+        # a scale of the loss is only there where it was trained in float16 before
+        groups = {name: group for name, group in self.state.groups.items() if name != "loss_scale" or name in stored}
+        self.checkpoints.restore(step, groups)
 
-    def _steps(self, batches: Iterator[Any], first: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`count` optimizer steps; the mean loss and gradient norm over them."""
-        sums = tf.zeros((2,))
-        for i in tf.range(count):
-            step = first + tf.cast(i, tf.int64)
-            result = self.strategy.run(self.replica_step, args=(next(batches), step))
-            sums += self.strategy.reduce(tf.distribute.ReduceOp.MEAN, result, axis=None)
-        return sums[0] / tf.cast(count, tf.float32), sums[1] / tf.cast(count, tf.float32)
+    def _go_back(self, problem: str, seen: int) -> int:
+        """Restores the last good checkpoint and leaves out the batches since; returns its step."""
+        found = self.checkpoints.latest() if self.is_chief else None
+        step = agree(self.strategy, -1 if found is None else found)
+        settings = self.training.watchdog
+        tries = self.incidents.tries(step)
+        incident = self.incidents.add(problem, seen, step, write=self.is_chief)
+        if step < 0 or settings is None or tries >= settings.tries:
+            raise Diverged(
+                f"{self.stage.name}: training went astray {tries + 1} times after step {step:,}, each time on other "
+                f"data:\n{self.incidents.account()}\nThe checkpoint of step {step:,} is whole. Lower the learning rate, "
+                f"clip the gradient (Training.clip), or look at the data; then run the same command"
+            )
+        if self.is_chief:
+            say(
+                f"\n{self.stage.name}: {problem} at step {seen:,}: going back to step {step:,}, leaving out "
+                f"{incident.skipped} batches"
+            )
+        self._restore(step)
+        self.monitor.start(step, self.training.steps)
+        return step
 
-    def replica_step(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """One optimizer step on this replica's share of the batch; [loss, gradient norm] of the whole batch."""
-        context = tf.distribute.get_replica_context()
-        key = randomness.fold(self.key, step, context.replica_id_in_sync_group)
-        loss, gradients = self.gradients(batch, self.draw(batch, key), key)
-        # Sums over replicas: the loss of each was divided by the global batch.
-        loss, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients])
-        norm = tf.linalg.global_norm(gradients)
-        if self.training.clip is not None:  # after the all-reduce: clipping before it limits each replica instead
-            gradients, _ = tf.clip_by_global_norm(gradients, self.training.clip, use_norm=norm)
-        self.training.optimizer.apply(self.state.raw, self.state.slots, gradients, step)
-        average(self.state.ema, self.state.raw, self.training.ema, step)
-        return tf.stack([loss, norm])
+    def _batches(self, step: int, position: int) -> Iterator[Any]:
+        """Global batches from `position` on: the stream is a function of (seed, position)."""
+        batch, images = self.training.batch, self.stage.images
+        first, count = position * batch, (self.training.steps - step) * batch
+        parts = local_replicas(self.strategy)
 
-    def draw(self, batch: dict[str, tf.Tensor], key: tf.Tensor) -> dict[str, tf.Tensor]:
-        """All that is random for this replica's share of the batch, but the dropout masks."""
-        shapes = {name: tuple(value.shape) for name, value in batch.items()}
-        return randomness.draw(key, self.stage.randomness(shapes))
+        def share(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            part = (context.input_pipeline_id, context.num_input_pipelines)
+            return images.batches(self.seed, first, count, batch, worker=part, parts=parts).prefetch(4)
 
-    def gradients(
-        self, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor], key: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Loss and gradients of this replica's examples, divided by the global batch."""
-        parts = self.training.micro_batches
-        if parts == 1:
-            return self._part(batch, random, key)
-        # [B, ...] -> [parts, B / parts, ...]; the sums are carried through a loop that is traced once
-        split = tf.nest.map_structure(lambda x: tf.reshape(x, (parts, -1, *x.shape[1:])), (batch, random))
-        size = split[0]["image"].shape[1]
-
-        def body(i: tf.Tensor, loss: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            examples, draws = tf.nest.map_structure(lambda x: tf.ensure_shape(x[i], (size, *x.shape[2:])), split)
-            part, gradients = self._part(examples, draws, randomness.fold(key, i))
-            return i + 1, loss + part, *(total + new for total, new in zip(sums, gradients, strict=True))
-
-        start = [tf.constant(0), tf.constant(0.0), *(tf.zeros(variable.shape) for variable in self.state.raw)]
-        _, loss, *sums = tf.while_loop(lambda i, *_: i < parts, body, start, parallel_iterations=1)
-        return loss, list(sums)
-
-    def _part(
-        self, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor], key: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.state.raw)
-            losses = self.stage.training_loss(self.state.network, batch, random, key)  # [B]
-            loss = tf.reduce_sum(losses) / self.training.batch
-        gradients = tape.gradient(loss, self.state.raw, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        # An embedding's come as slices, a class as often as the batch has it: their norm is not that of their sum.
-        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
+        return iter(self.strategy.distribute_datasets_from_function(share))
 
 
-def restore_network(stage: "Stage", folder: Path, which: str, seed: int) -> tuple[keras.Model, str, int]:
-    """The network of a trained stage with its averaged weights.
+def restore_network(
+    stage: "Stage", folder: Path, which: str, seed: int, decay: float | None = None
+) -> tuple[keras.Model, str, int]:
+    """The network of a trained stage with its averaged weights; made in the strategy's scope.
 
     Args:
         stage: of the recipe.
         folder: WORKDIR/stages/NAME.
-        which: "last" or a step.
+        which: "last", "best" or a step.
         seed: of the initial weights, which are all replaced.
+        decay: of the moving average; None takes the first of Training.ema.
 
     Returns:
         The network, the hash of its checkpoint, and its step.
     """
+    decays = stage.training.decays
+    if decay is not None and decay not in decays:
+        raise UserError(f"--ema must be one of Training.ema = {decays}, got {decay}")
     checkpoints = Checkpoints(folder / "checkpoints")
     step = checkpoints.choose(which)
     network = stage.build_network(seed)
-    trained = network.trainable_variables
-    names = [variable.path.split("/", 1)[1] for variable in trained]
-    digest = checkpoints.restore(step, {"ema": [variable.value for variable in trained]}, names)
+    names, variables = trained_variables(network)
+    group = average_name(decays, 0 if decay is None else decays.index(decay))
+    digest = checkpoints.restore(step, {group: dict(zip(names, variables, strict=True))})
     return network, digest, step
