@@ -38,10 +38,18 @@ class ImageSet(abc.ABC):
         """A hash of what the images are, for caches and provenance."""
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The images in order in batches of `size` [b, H, W, C], the last one shorter."""
-        for images, labels in self.parts():
-            for start in range(0, len(images), size):
-                yield images[start : start + size], None if labels is None else labels[start : start + size]
+        """The images in order in batches of `size` [b, H, W, C], whatever the parts; the last one is shorter."""
+        images: np.ndarray | None = None
+        labels: np.ndarray | None = None
+        for part, part_labels in self.parts():
+            images = part if images is None else np.concatenate([images, part])
+            if part_labels is not None:
+                labels = part_labels if labels is None else np.concatenate([labels, part_labels])
+            while len(images) >= size:
+                yield images[:size], None if labels is None else labels[:size]
+                images, labels = images[size:], None if labels is None else labels[size:]
+        if images is not None and len(images):
+            yield images, labels
 
     def arrays(self) -> Batch:
         """All images [N, H, W, C] and labels [N] at once."""

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 from zoo.console import UserError
-from zoo.data import keyed, summary
+from zoo.data import held, keyed, summary
 from zoo.data.crops import BigGANCrop, CenterCrop, Crop
 from zoo.data.drawing import BACKGROUNDS, LOOKS, render
 from zoo.data.flips import RandomFlip
@@ -304,6 +304,103 @@ def test_a_folder_of_nothing_but_corrupt_files_is_refused(tmp_path: Path) -> Non
     images = images_of(make_folder(tmp_path, corrupt=tuple(range(12))))
     with pytest.raises(UserError, match=r"no image of split 'train' .*000\.png: "):
         images.stream(seed=0)
+
+
+# ---- a worker's share
+
+
+def numbered_levels(batches: tf.data.Dataset, count: int | None = None) -> list[list[int]]:
+    """Grey levels of every batch."""
+    taken = batches if count is None else batches.take(count)
+    return [[round((float(value) + 1) * 127.5) for value in batch["image"][:, 0, 0, 0]] for batch in taken]
+
+
+def rejoined(parts: list[list[dict[str, np.ndarray]]], pieces: int) -> list[dict[str, np.ndarray]]:
+    """Global batches from what each worker was given, of which `pieces` batches make its rows."""
+    joined = []
+    for k in range(len(parts[0]) // pieces):
+        rows = [batch for worker in parts for batch in worker[k * pieces : (k + 1) * pieces]]
+        joined.append({key: np.concatenate([row[key] for row in rows]) for key in rows[0]})
+    return joined
+
+
+@pytest.mark.parametrize("hold", [True, False])
+@pytest.mark.parametrize("corrupt", [(), (3, 4, 8, 11)])
+@pytest.mark.parametrize(("first", "workers", "parts"), [(0, 1, 1), (0, 4, 1), (5, 2, 2), (30, 3, 2), (12, 1, 4)])
+def test_all_workers_together_have_the_stream_of_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hold: bool,
+    corrupt: tuple[int, ...],
+    first: int,
+    workers: int,
+    parts: int,
+) -> None:
+    source, settings = make_folder(tmp_path, corrupt=corrupt), {"flip": RandomFlip(), "low_resolution": 4}
+    batch, count = 12, 48
+    monkeypatch.setattr(held, "DECODED_BYTES", 0)
+    stream = list(images_of(source, **settings).stream(1, first, count).batch(batch))
+    monkeypatch.setattr(held, "DECODED_BYTES", 10**9 if hold else 0)
+    images = images_of(source, **settings)
+    shares = []
+    for index in range(workers):
+        share = images.batches(1, first, count, batch, (index, workers), parts)
+        assert share.element_spec["image"].shape == (batch // workers // parts, SIZE, SIZE, 3)
+        shares.append(list(share.as_numpy_iterator()))
+    found = rejoined(shares, parts)
+    assert len(found) == len(stream) == 4
+    for whole, joined in zip(stream, found, strict=True):
+        for key in ("image", "label", "low_resolution"):
+            np.testing.assert_array_equal(joined[key], whole[key])
+    assert bool(images._held) == hold
+    assert len(images.problems) == len(corrupt)
+
+
+def test_a_worker_decodes_its_own_pictures_alone() -> None:
+    source = CountingSource()
+    batches = images_of(source).batches(0, 4000, 400, 100, worker=(1, 4))
+    assert [len(levels) for levels in numbered_levels(batches)] == [25] * 4
+    assert source.decoded == 101  # and the one that shows that the split can be read
+
+
+def test_batches_from_windows_of_shards_are_shared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_shards(tmp_path, (7, 5, 6, 3))
+    source = TFRecords(str(tmp_path / "{split}.tfrecord-*"), classes=3)
+    in_memory = source._shards("train")
+    windows = Shards(in_memory.shards, in_memory.size, "image", "label", held=0, window=600)
+    monkeypatch.setattr(source, "_shards", lambda split: windows)
+    assert windows.order(0, 0) is None
+    images = images_of(source)
+    alone = numbered_levels(images.batches(2, 5, 60, 12))
+    order = [level for batch in alone for level in batch]
+    assert sorted(order[16:37]) == list(range(21))  # a whole epoch
+    assert order == levels(images.stream(2, 5), 60)
+    shares = [numbered_levels(images.batches(2, 5, 60, 12, (index, 3))) for index in range(3)]
+    assert [[level for share in shares for level in share[k]] for k in range(5)] == alone
+    assert images._held == {}
+
+
+def test_endless_batches_and_small_demands_do_not_end_early_or_hold(tmp_path: Path) -> None:
+    images = images_of(make_folder(tmp_path))
+    assert len(numbered_levels(images.batches(0, 0, 8, 4))) == 2
+    assert images._held == {}
+    assert len(numbered_levels(images.batches(0, 0, None, 4), 20)) == 20
+    assert list(images._held) == ["train"]
+    assert len(numbered_levels(images.batches(0, 3, 8, 4))) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": 10, "worker": (0, 4)}, "batch must be a multiple of workers"),
+        ({"batch": 8, "worker": (0, 2), "parts": 3}, "= 6, got 8"),
+        ({"batch": 8, "worker": (2, 2)}, "0 <= index < workers"),
+        ({"batch": 8, "count": 12}, "count must be a multiple of batch"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        images_of(Shapes()).batches(**({"seed": 0, "first": 0, "count": None} | settings))
 
 
 # ---- image folders

@@ -1,6 +1,9 @@
-"""Costs of networks, counted by hand, and the description of a pipeline."""
+"""Costs of networks, counted by hand, what they take of devices, and the description of a pipeline."""
 
 import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from zoo import cost, describe, recipe, symbolic
+from zoo import budget, cost, describe, devices, recipe, symbolic
+from zoo.console import UserError
+from zoo.measure import Measurement
+from zoo.pipeline import Pipeline
 
 
 class Network(keras.Model):
@@ -30,42 +36,88 @@ class Network(keras.Model):
         return self.dense(x)
 
 
+class Blocks(keras.Model):
+    """A convolution to 8 channels, two blocks of two convolutions with a SiLU between them, and one to 3 channels."""
+
+    recompute: Callable[..., Any] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (8, 16, 8, 32, 8, 3)
+        self.convolutions = [keras.layers.Conv2D(width, 3, padding="same") for width in widths]
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        first, *inner, last = self.convolutions
+        x = first(inputs["image"])
+        for one, two in (inner[:2], inner[2:]):
+            x = self.block(lambda y, one=one, two=two: two(keras.ops.silu(one(y))), x)
+        return last(x)
+
+    def block(self, function: Callable[..., Any], x: Any) -> Any:
+        return function(x) if self.recompute is None else self.recompute(function, x)
+
+
 class Optimizer:
     def slots(self, variables: list[tf.Variable]) -> dict[str, list[tf.Variable]]:
         return {"first": variables, "second": variables}
 
 
-def stage(size: int = 4, channels: int = 3) -> Any:
+def stage(network: keras.Model | None = None, size: int = 4, channels: int = 3) -> Any:
     part = SimpleNamespace
     return part(
         name="base",
         size=size,
-        network=Network(),
+        network=network or Network(),
         images=part(low_resolution=None, source=part(name="shapes")),
-        training=part(batch=64, micro_batches=4, steps=1000, optimizer=Optimizer()),
+        training=part(
+            batch=64,
+            micro_batches=4,
+            steps=1000,
+            optimizer=Optimizer(),
+            decays=(0.999, 0.9),
+            precision=part(policy="float32"),
+            recomputation=None,
+        ),
         objective=part(process=part(schedule=part()), target=part(), variance=part(), loss=part()),
         conditioning=(),
         sampler=part(),
         sampler_steps=50,
         input_spec=lambda batch: {"image": ((batch, size, size, 3), "float32"), "time": ((batch,), "float32")},
         output_shape=lambda batch: (batch, size, size, channels),
+        randomness=lambda shapes: {"noise": ("normal", shapes["image"]), "level": ("uniform", (1, 2))},
     )
 
+
+def pipeline(one: Any) -> Any:
+    return SimpleNamespace(stages=[one], seed=3, samples=SimpleNamespace(count=200, batch=8), machines=None)
+
+
+def tiny_cascade() -> Pipeline:
+    return recipe.load("tests/recipes/tiny.gin").build()
+
+
+# ------------------------------------------------------------------ costs
 
 # Image 4x4: convolution 3x3 from 3 to 8 channels, two products of 16 x 16 x 8, dense from 8 to 3.
 FLOPS = 2 * (16 * 9 * 3 * 8 + 2 * 16 * 16 * 8 + 16 * 8 * 3)
 PARAMETERS = 9 * 3 * 8 + 8 + 8 * 3 + 3
-# Floats: image, argument of SiLU, factors of both products (once), softmax, input of the last layer.
-KEPT = 4 * (16 * 3 + 16 * 8 + 16 * 8 + 16 * 8 + 16 * 16 + 16 * 8)
+# Numbers: image, argument of SiLU, factors of both products (once), softmax, input of the last layer.
+SOFTMAX = 16 * 16
+KEPT = 16 * 3 + 16 * 8 + 16 * 8 + 16 * 8 + SOFTMAX + 16 * 8
 
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_costs_are_those_counted_by_hand(batch: int):
     traced = symbolic.build(stage(), batch)
     assert traced.parameters == traced.trainable == PARAMETERS
+    assert traced.largest_weight == 9 * 3 * 8
     found = cost.measure(traced)
     assert found.flops == FLOPS
-    assert found.activation_bytes == pytest.approx(KEPT, rel=0.2)
+    # The scale of SiLU is an argument of it too: one number.
+    assert found.single.kept == pytest.approx(4 * KEPT, abs=4)
+    # The softmax stays in float32, and is a factor of a product in half precision.
+    assert found.half.kept == pytest.approx(2 * KEPT + 4 * SOFTMAX, abs=4)
+    assert found.activation_bytes == found.single.kept
 
 
 @pytest.mark.parametrize(
@@ -83,6 +135,50 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], products: int):
     assert cost.measure(symbolic.Traced(0, 0, graph, 1)).flops == 2 * products
 
 
+def test_recomputation_keeps_the_inputs_of_blocks():
+    one = stage(Blocks())
+    traced = symbolic.build(one)
+    found = cost.measure(traced)
+    assert len(traced.blocks) == 2
+    assert one.network.recompute is None
+    outside = 9 * 16 * 2 * (3 * 8 + 8 * 3)
+    assert (found.flops, found.block_flops) == (outside + 9 * 16 * 2 * 2 * 8 * (16 + 32), found.flops - outside)
+    # Image, inputs of the blocks and of the last convolution; in a block the argument and the result of SiLU.
+    between = 4 * 16 * (3 + 8 + 8 + 8)
+    assert found.single.kept == pytest.approx(between + 4 * 16 * 2 * (16 + 32), abs=12)
+    assert found.single.kept_between == pytest.approx(between, abs=12)
+    assert found.single.largest_block == pytest.approx(4 * 16 * 2 * 32, abs=12)
+    assert found.single.total(recompute=True) < found.single.total(recompute=False)
+
+
+def test_a_gradient_written_by_hand_keeps_its_arguments():
+    @tf.custom_gradient
+    def function(x: Any, y: Any) -> Any:
+        return tf.exp(tf.square(x) * y), lambda gradient: (gradient, gradient)
+
+    graph = tf.Graph()
+    with graph.as_default():
+        x, y = (tf.compat.v1.placeholder(tf.float32, (1, size)) for size in (10, 1))
+        tf.add(function(x, y), 1.0)
+    assert cost.measure(symbolic.Traced(0, 0, graph, 1)).single.kept == 4 * 11
+
+
+@pytest.mark.parametrize("name", ["base", "sr"])
+def test_activations_are_those_that_tensorflow_reads(name: str):
+    """Of a whole U-Net, the tensors of the forward pass that the graph of its gradients uses."""
+    traced = symbolic.build(tiny_cascade().stage(name))
+    predicted = cost.measure(traced).single.kept
+    forward = traced.graph.get_operations()
+    weights = [x.outputs[0] for x in forward if x.name.rpartition("/")[2].startswith(symbolic.WEIGHT)]
+    with traced.graph.as_default():
+        tf.gradients(tf.reduce_sum(forward[-1].outputs[0]), weights)
+    names, moving = {operation.name for operation in forward}, cost._dependent(forward)
+    used = [x for later in traced.graph.get_operations()[len(forward) :] for x in later.inputs if x.op.name in names]
+    kept = {source.name: source for source in map(cost._source, used) if source.name in moving}
+    size = sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in kept.values())
+    assert predicted == pytest.approx(size, rel=0.1)
+
+
 def test_weights_are_not_allocated():
     """A layer of a terabyte is traced; its variable has no value."""
     big = stage()
@@ -96,27 +192,232 @@ def test_weights_are_not_allocated():
 
 
 def test_a_wrong_output_is_refused():
-    with pytest.raises(Exception, match=r"returns \[1, 4, 4, 3\], but \[1, 4, 4, 6\] is needed"):
+    with pytest.raises(UserError, match=r"returns \[1, 4, 4, 3\], but \[1, 4, 4, 6\] is needed"):
         symbolic.build(stage(channels=6))
 
 
-def test_description():
-    pipeline: Any = SimpleNamespace(stages=[stage()], seed=3)
-    found = describe.describe(pipeline, rate=1e12)
-    json.dumps(found)
-    first = found["stages"][0]
-    assert (first["parameters"], first["flops"], first["images"]) == (PARAMETERS, FLOPS, 64_000)
-    # Weights, gradients, two moments and the average; a quarter of the batch at once.
-    assert first["memory_bytes"] == 5 * 4 * PARAMETERS + 16 * first["activation_bytes"]
-    assert first["training_seconds"] == pytest.approx(3 * FLOPS * 64_000 / (describe.FRACTION_OF_PEAK * 1e12))
-    assert first["sampling_flops"] == 50 * FLOPS
-    text = describe.render(found)
-    assert max(map(len, text.splitlines())) <= 80
-    assert f"{PARAMETERS:,} parameters" in text
+def test_a_traced_network_leaves_nothing_behind():
+    """Keras would give the traced weights their values when the next network is built."""
+    one = tiny_cascade().stages[0]
+    symbolic.build(one)
+    traced = one.network.trainable_variables
+    later = tiny_cascade().stages[0]
+    later.build_network(0)
+    assert all(variable._value is None for variable in traced)
+    assert later.network.count_params() == sum(int(np.prod(variable.shape)) for variable in traced)
+
+
+# ------------------------------------------------------------------ devices
+
+
+def test_an_unknown_device_names_the_nearest_and_all():
+    with pytest.raises(UserError, match=r"one of v100-16, .*, tpu-v4, got 'a100-8'; did you mean 'a100-80'\?"):
+        devices.find("a100-8")
+    assert devices.find("H100").title == "NVIDIA H100 80 GB"
+
+
+def test_what_devices_lack():
+    volta, tpu = devices.find("v100-32"), devices.find("tpu-v3")
+    assert (volta.half, tpu.half) == ("mixed_float16", "mixed_bfloat16")
+    assert tpu.peak["float32"] == tpu.peak["mixed_bfloat16"]
+    with pytest.raises(UserError, match="NVIDIA V100 32 GB does not compute in mixed_bfloat16; it has float32"):
+        volta.rate("mixed_bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [
+        ("Tesla V100-SXM2-32GB", "v100-32"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA GeForce RTX 4090", None),
+    ],
+)
+def test_names_of_drivers(driver: str, name: str | None):
+    found = devices._listed(driver)
+    assert (found and found.name) == name
 
 
 def test_rate_is_measured():
-    assert 1e8 < describe.measure_rate(side=256, seconds=0.02) < 1e15
+    assert 1e8 < devices.measure_rate(side=256, seconds=0.02) < 1e15
+
+
+# ------------------------------------------------------------------ memory, time and what would make it fit
+
+MEGABYTE = 10**6
+COST = cost.Cost(
+    flops=10**9,
+    block_flops=8 * 10**8,
+    single=cost.Activations(100 * MEGABYTE, 4 * MEGABYTE, 20 * MEGABYTE, 10 * MEGABYTE),
+    half=cost.Activations(60 * MEGABYTE, 3 * MEGABYTE, 10 * MEGABYTE, 6 * MEGABYTE),
+)
+WORK = budget.Work(
+    parameters=10 * MEGABYTE,
+    trainable=10 * MEGABYTE,
+    largest_weight=MEGABYTE,
+    slots=2,
+    averages=1,
+    batch=64,
+    input_bytes=1000,
+    cost=COST,
+    has_blocks=True,
+)
+
+
+def device(megabytes: float, **changes: Any) -> devices.Device:
+    """One that has so much for a training step."""
+    return replace(devices.find("tpu-v4"), memory_bytes=megabytes * MEGABYTE / devices.USABLE, **changes)
+
+
+def test_memory_by_hand():
+    found = budget.memory(WORK, budget.Switches())
+    assert found.state == (1 + 1 + 2 + 1) * 40 * MEGABYTE
+    assert found.activations == 64 * 104 * MEGABYTE
+    assert found.half_weights == 0
+    assert found.total == found.state + found.activations + 64_000
+    parts = budget.memory(WORK, budget.Switches(micro_batches=16))
+    assert parts.activations == 4 * 104 * MEGABYTE
+    assert parts.gradients == 2 * 40 * MEGABYTE
+    assert budget.memory(WORK, budget.Switches(recompute=True)).activations == 64 * 34 * MEGABYTE
+    half = budget.memory(WORK, budget.Switches(policy="mixed_bfloat16"))
+    assert (half.activations, half.half_weights) == (64 * 63 * MEGABYTE, 20 * MEGABYTE)
+    assert half.state == found.state
+    spread = budget.memory(WORK, budget.Switches(replicas=8, sharded=True))
+    assert spread.state == found.state / 8
+    assert spread.activations == 8 * 104 * MEGABYTE + 2 * 4 * MEGABYTE
+
+
+def test_time_by_hand():
+    machine = device(1000, peak={"float32": 1e12, "mixed_bfloat16": 2e12}, bandwidth=None, fraction=0.5)
+    assert budget.step_seconds(WORK, budget.Switches(), machine) == pytest.approx(3e9 * 64 / 0.5e12)
+    again = budget.Switches(recompute=True, policy="mixed_bfloat16", replicas=2)
+    assert budget.step_seconds(WORK, again, machine) == pytest.approx(3.8e9 * 32 / 1e12)
+    slow = replace(machine, bandwidth=1e9)
+    assert budget.step_seconds(WORK, again, slow) == pytest.approx(3.8e9 * 32 / 1e12 + 2 * 200e6 / 1e9)
+    assert budget.sampling_seconds(WORK, budget.Switches(), machine, 10, 50) == pytest.approx(1e9 * 500 / 0.5e12)
+
+
+def test_replicated_state_of_the_largest_uvit_does_not_fit():
+    """Simple diffusion, section 3.3: weights, gradients, two moments and the average of 2.4 billion parameters."""
+    count = 2_400_000_000
+    work = replace(WORK, parameters=count, trainable=count, largest_weight=10**8, batch=2048)
+    chip = devices.find("tpu-v4")
+    assert budget.memory(work, budget.Switches(replicas=128)).state == 48e9
+    assert chip.memory_bytes == 32 * 2**30
+    found = {remedy.name: remedy for remedy in budget.remedies(work, budget.Switches(replicas=128), chip)}
+    assert [name for name, remedy in found.items() if remedy.fits] == ["sharded state"]
+    assert found["more devices"].problem == "each of them would hold the whole state"
+    assert found["half precision"].memory_bytes > 48e9
+    sharded = found["sharded state"]
+    assert sharded.switches.sharded
+    assert sharded.memory_bytes < chip.usable_bytes
+
+
+def test_every_switch_is_computed():
+    """Each suffices with as little as possible, and a fitting one alone."""
+    machine = device(1000)
+    found = {remedy.name: remedy for remedy in budget.remedies(WORK, budget.Switches(), machine)}
+    assert all(remedy.fits for remedy in found.values())
+    # 1000 - 240 MB of state leaves 7.3 images of 104 MB, and so 16 parts of 4.
+    assert found["micro-batches"].switches == budget.Switches(micro_batches=16)
+    # 34 MB an image: 22 images.
+    assert found["recomputation"].switches == budget.Switches(micro_batches=4, recompute=True)
+    # 19 MB an image, 20 MB of weights in half precision: 38 images.
+    assert found["half precision"].switches == budget.Switches(2, "mixed_bfloat16", recompute=True)
+    # Alone: 800 MB for 7 images.
+    assert found["more devices"].switches == budget.Switches(replicas=16)
+    assert found["sharded state"].switches == budget.Switches(replicas=8, sharded=True)
+    changes = found["half precision"].switches.bindings(budget.Switches())
+    assert changes == [
+        "Training.micro_batches = 2",
+        "Training.recomputation = @RecomputeBlocks()",
+        "Training.precision = @BFloat16()",
+    ]
+
+
+def test_switches_that_cannot_be_had_say_why():
+    work, machine = replace(WORK, has_blocks=False, batch=1), device(100, peak={"float32": 1e12})
+    found = {remedy.name: remedy for remedy in budget.remedies(work, budget.Switches(), machine)}
+    assert found["recomputation"].problem == "this network does not say what its blocks are"
+    assert found["half precision"].problem == "TPU v4 chip has none"
+    assert found["sharded state"].problem == "a batch of 1 cannot be divided further"
+    assert not any(remedy.fits for remedy in found.values())
+
+
+# ------------------------------------------------------------------ descriptions
+
+
+def test_description():
+    machine = device(1000, peak={"float32": 1e12}, bandwidth=None)
+    found = describe.describe(pipeline(stage()), machine)
+    json.dumps(found)
+    first = found["stages"][0]
+    assert (first["parameters"], first["flops"], first["images"]) == (PARAMETERS, FLOPS, 64_000)
+    # Weights, the gradients of micro-batches, two moments and two averages; a quarter of the batch at once.
+    state = (1 + 2 + 2 + 2) * 4 * PARAMETERS
+    assert first["state_bytes"] == state
+    assert first["memory_bytes"] == state + 16 * first["activation_bytes"] + 64 * 4 * (2 * 48 + 2)
+    assert first["training_seconds"] == pytest.approx(3 * FLOPS * 64_000 / (machine.fraction * 1e12))
+    assert first["sampling_flops"] == 50 * FLOPS
+    assert found["sampling_seconds"] == pytest.approx(200 * 50 * FLOPS / (machine.fraction * 1e12))
+    assert (first["fits"], first["remedies"], first["measured"]) == (True, [], None)
+    text = describe.render(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"{PARAMETERS:,} parameters" in text
+    assert "64 images, 16 at once, in float32" in text
+
+
+def test_a_batch_is_divided_among_devices():
+    found = describe.describe(pipeline(stage()), "a100-40", 4)
+    first = found["stages"][0]
+    assert (first["batch_a_replica"], first["micro_batch"], found["machine"]["replicas"]) == (16, 4, 4)
+    assert "16 of 64 images, 4 at once" in describe.render(found)
+    with pytest.raises(UserError, match="does not divide among 5 replicas of 4 micro-batches"):
+        describe.describe(pipeline(stage()), "a100-40", 5)
+
+
+def test_a_description_says_what_would_make_it_fit():
+    found = describe.describe(pipeline(stage(Blocks(), size=32)), replace(devices.find("v100-16"), memory_bytes=6e6))
+    first = found["stages"][0]
+    assert not first["fits"]
+    assert [remedy["name"] for remedy in first["remedies"]][:2] == ["micro-batches", "recomputation"]
+    json.dumps(found)
+    text = describe.render(found)
+    assert "does not fit" in text
+    assert "Training.micro_batches = " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_measurements_stand_beside_predictions():
+    asked: list[Any] = []
+
+    def measure(plans: Any) -> dict[str, Measurement]:
+        asked.append(plans)
+        return {"base": Measurement(1, 32, 2, 5.0, 0.25, 10, 7e6, 0.01, 16)}
+
+    found = describe.describe(pipeline(stage()), devices=1, measure=measure)
+    assert asked == [{"base": (64, 4)}]
+    first = found["stages"][0]
+    # Twice the images that were measured, in a thousand steps.
+    assert first["training_seconds"] == pytest.approx(0.5 * 1000)
+    assert first["sampling_seconds"] == pytest.approx(0.01 / 16 * 50 * 200)
+    assert first["measured"]["images_per_second"] == 128
+    text = describe.render(found)
+    assert "0.25 s (predicted" in text
+    assert "7 MB (predicted" in text
+    with pytest.raises(UserError, match="leave out --device"):
+        describe.describe(pipeline(stage()), "h100", measure=measure)
+
+
+def test_less_of_a_long_step_is_measured():
+    slow = device(1000, peak={"float32": 1e6}, bandwidth=None)
+    forecast = describe._Forecast(stage(), slow, 1)
+    images, parts = forecast.plan()
+    assert (images, parts) == (32, 2)
+    work, switches = forecast._part(images, parts)
+    assert budget.step_seconds(work, switches, slow) <= describe.MEASURED_STEP
+    assert describe._Forecast(stage(), device(1e-3), 1).plan() is None
 
 
 @pytest.mark.parametrize(
@@ -124,14 +425,3 @@ def test_rate_is_measured():
 )
 def test_duration(seconds: float, text: str):
     assert describe.duration(seconds) == text
-
-
-def test_a_traced_network_leaves_nothing_behind():
-    """Keras would give the traced weights their values when the next network is built."""
-    pipeline = recipe.load("tests/recipes/tiny.gin").build()
-    symbolic.build(pipeline.stages[0])
-    traced = pipeline.stages[0].network.trainable_variables
-    later = recipe.load("tests/recipes/tiny.gin").build().stages[0]
-    later.build_network(0)
-    assert all(variable._value is None for variable in traced)
-    assert later.network.count_params() == sum(int(np.prod(variable.shape)) for variable in traced)

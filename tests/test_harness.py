@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from harness import cache as caches
@@ -17,7 +18,9 @@ from harness import evaluate, reference, report
 from harness.cache import Cache, write_arrays, write_json
 from harness.evaluate import Evaluation
 from harness.features.classifier import DatasetClassifier
+from harness.features.devices import ForwardPass, on_one_device
 from harness.features.network import extract, extract_cached
+from harness.features.small_network import build_network
 from harness.images import ArrayImages, RealImages, Selection
 from harness.metrics.classification_accuracy import ClassificationAccuracy
 from harness.metrics.frechet import FID
@@ -25,9 +28,11 @@ from harness.metrics.inception_score import InceptionScore
 from harness.metrics.kernel import KID
 from harness.metrics.precision_recall import PrecisionRecall
 from harness.samples import open_images, write_samples
+from harness.selection import SmallFID
 from harness.splits import SplitImages, real_images
 from zoo.console import UserError
 from zoo.data.crops import CenterCrop
+from zoo.data.folder import ImageFolder
 from zoo.data.images import Images
 from zoo.data.shapes import Shapes
 
@@ -95,7 +100,7 @@ def test_shards_are_read_in_the_order_of_their_numbers(tmp_path):
     write_samples(tmp_path / "other.npz", pictures(3, size=4))  # beside the shards: not one of them
     found = open_images(tmp_path)
     np.testing.assert_array_equal(found.arrays()[0], np.concatenate(list(parts.values())))
-    assert [len(images) for images, _ in found.batches(2)] == [2, 1] * 3
+    assert [len(images) for images, _ in found.batches(2)] == [2, 2, 2, 2, 1]
 
 
 def test_image_folders_have_classes_by_sub_folder(tmp_path):
@@ -314,7 +319,7 @@ def test_the_classifier_needs_labels_and_pixels():
 class Brightness:
     """An extractor whose features are known."""
 
-    title, identity, facts = "brightness", "1", {}
+    title, identity, facts, at_once = "brightness", "1", {}, 250
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         means = images.mean(axis=(1, 2), dtype=np.float32)
@@ -341,6 +346,99 @@ def test_features_that_are_not_numbers_are_named():
 
     with pytest.raises(UserError, match=r"images: 5 of 5 feature vectors have NaN"):
         extract(ArrayImages(pictures(5)), Broken(), frozenset(), "")
+
+
+def test_batches_pass_over_the_borders_of_parts(tmp_path):
+    images, labels = pictures(13), np.arange(13)
+    for i, (first, last) in enumerate([(0, 5), (5, 6), (6, 13)]):
+        write_samples(tmp_path / f"shard-{i}.npz", images[first:last], labels[first:last])
+    found = list(open_images(tmp_path).batches(4))
+    assert [len(batch) for batch, _ in found] == [4, 4, 4, 1]
+    np.testing.assert_array_equal(np.concatenate([batch for batch, _ in found]), images)
+    np.testing.assert_array_equal(np.concatenate([own for _, own in found]), labels)
+
+
+def test_a_short_batch_is_padded_and_cut():
+    """To the bit: it goes through the same compiled shape. Two devices: see test_sampling.py."""
+    forward = ForwardPass(build_network((16, 16, 3), 5, width=4, seed=0), batch=8)
+    assert forward.at_once == 8
+    images = pictures(8, size=16)
+    features, logits = forward(images)
+    assert (features.shape, logits.shape) == ((8, 16), (8, 5))
+    few = forward(images[2:5])
+    np.testing.assert_array_equal(few[0], features[2:5])
+    np.testing.assert_array_equal(few[1], logits[2:5])
+    with pytest.raises(ValueError, match="a batch of 9 images is larger than the compiled 8"):
+        forward(pictures(9, size=16))
+
+
+def test_training_leaves_the_strategy_of_its_caller():
+    @on_one_device
+    def inside(value: int) -> tuple[int, bool]:
+        return value, tf.distribute.has_strategy()
+
+    @on_one_device
+    def failing() -> None:
+        raise UserError("no labels")
+
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        assert inside(3) == (3, False)
+        assert tf.distribute.has_strategy()
+        with pytest.raises(UserError, match="no labels"):
+            failing()
+    assert inside(4) == (4, False)
+
+
+# ---- the score of a checkpoint
+
+
+def small_fid(**settings) -> SmallFID:
+    return SmallFID(DatasetClassifier(width=4, epochs=1, batch=16), **settings)
+
+
+def test_the_score_of_a_checkpoint_is_the_fid_of_the_evaluation(evaluated, shapes, sample_folder):
+    result, cache = evaluated
+    classifiers = [path.stat().st_mtime_ns for path in cache.glob("classifier-*")]
+    score = small_fid()
+    score.check(shapes)
+    with pytest.raises(ValueError, match="nothing was scored yet"):
+        score.title(50, shapes)
+    samples, labels = open_images(sample_folder).arrays()
+    value = score.score(samples, labels, shapes, cache)
+    assert value == pytest.approx(result["metrics"]["fid"], rel=1e-9)
+    assert score.title(50, shapes) == result["protocol"]["fid"] == "FID-50 (shapes classifier)"
+    assert score.title(10_000, shapes) == "FID-10k (shapes classifier)"
+    # Nothing was trained again, and the next score makes nothing anew.
+    assert [path.stat().st_mtime_ns for path in cache.glob("classifier-*")] == classifiers
+    assert score.score(samples, None, shapes, cache / "not there") == value
+    assert not (cache / "not there").exists()
+    assert small_fid().score(samples, None, shapes, cache) == value
+    # Noise is further away than real images.
+    assert score.score(pictures(50, size=16), None, shapes, cache) > 2 * value
+
+
+def test_the_reference_of_a_score_can_be_a_part(shapes, tmp_path):
+    samples = pictures(20, size=16)
+    few = small_fid(reference_split="test", reference_count=30)
+    value = few.score(samples, None, shapes, tmp_path)
+    assert value != small_fid(reference_split="test").score(samples, None, shapes, tmp_path)
+    assert value == small_fid(reference_split="test", reference_count=30).score(samples, None, shapes, tmp_path)
+
+
+def test_what_cannot_be_scored_is_said_before_training(shapes, tmp_path):
+    with pytest.raises(UserError, match="needs 61 reference images, and shapes test has 60"):
+        small_fid(reference_split="test", reference_count=61).check(shapes)
+    with pytest.raises(UserError, match="at least 8 pixels"):
+        small_fid().check(Images(Shapes(train=20, test=20), size=4, crop=CenterCrop()))
+    with pytest.raises(UserError, match="nowhere"):
+        small_fid().check(Images(ImageFolder(str(tmp_path / "nowhere")), size=16, crop=CenterCrop()))
+    with pytest.raises(ValueError, match="reference_split must be"):
+        small_fid(reference_split="validation")
+    with pytest.raises(ValueError, match="reference_count must be"):
+        small_fid(reference_count=1)
+    for samples in (pictures(1, size=16), pictures(5, size=8)):
+        with pytest.raises(ValueError, match="samples must be at least two images of 16x16"):
+            small_fid().score(samples, None, shapes, tmp_path)
 
 
 # ---- the evaluation

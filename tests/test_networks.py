@@ -1,16 +1,12 @@
 """Blocks and U-Net: contracts of every listed slot, and what no golden configuration shows."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from scipy import signal
 
@@ -109,11 +105,11 @@ def hybrid() -> Objective:
     return Objective(process, targets.VelocityTarget(), variances.LearnedRangeVariance(), losses.HybridLoss())
 
 
-@pytest.fixture
-def policy() -> Iterator[None]:
-    """Layers of this test compute in bfloat16."""
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
+@pytest.fixture(params=["bfloat16", "float16"])
+def policy(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Layers of this test compute in half precision."""
+    keras.config.set_dtype_policy(f"mixed_{request.param}")
+    yield request.param
     keras.config.set_dtype_policy("float32")
 
 
@@ -174,27 +170,58 @@ def test_symbolic_call_makes_the_same_variables(conditioned: keras.Model):
     near(network(given), conditioned(given), 1e-6)
 
 
-def test_half_precision_is_near(policy: None):
-    half, given = make(), inputs()
+def test_half_precision_is_near(policy: str):
+    half, given = make(classes=CLASSES), inputs(label=CONDITIONED["label"])
     half(given)
     keras.config.set_dtype_policy("float32")
-    full = built(make(), given)
+    full = built(make(classes=CLASSES), given)
     for variable, other in zip(half.variables, full.variables, strict=True):
         assert variable.dtype == "float32"
         variable.assign(other)
     output = half(given)
-    assert keras.backend.standardize_dtype(output.dtype) == "bfloat16"
+    assert keras.backend.standardize_dtype(output.dtype) == policy
     expected = np.asarray(full(given))
     difference = np.asarray(ops.cast(output, "float32")) - expected
-    assert np.abs(difference).max() < 0.05 * np.abs(expected).max()
+    assert np.abs(difference).max() < {"bfloat16": 0.05, "float16": 0.005}[policy] * np.abs(expected).max()
+    # a time of 701 is not a number of bfloat16: time and class stay precise until they enter the blocks
+    near(half.embed(given | {"time": np.array([700, 701], "float32")}), full.embed(given | {"time": [700.0, 701.0]}))
 
 
-def test_half_precision_can_be_trained(policy: None):
+def test_half_precision_can_be_trained(policy: str):
     x = normal(BATCH, SIZE, SIZE, 3)
     random = {"noise": normal(*x.shape, seed=3), "level": np.array([[0, 0], [0.5, 0.5]], "float32")}
     loss = hybrid().training_loss(make(out_channels=6), x, {}, random)
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
     assert np.isfinite(loss).all()
+
+
+def test_a_policy_of_the_network_alone_is_that_of_its_layers(policy: str):
+    """As a stage sets it: the network is made before, its layers while it is built."""
+    keras.config.set_dtype_policy("float32")
+    network = make()
+    network.dtype_policy = keras.DTypePolicy(f"mixed_{policy}")
+    keras.config.set_dtype_policy(f"mixed_{policy}")
+    assert keras.backend.standardize_dtype(network(inputs()).dtype) == policy
+
+
+def test_recomputation_is_asked_for_every_block(conditioned: keras.Model):
+    """With the same dropout masks, though each block is run twice."""
+    given = inputs(**CONDITIONED, seed=np.array((7, 1), "int32"))
+    expected, calls = conditioned(given), []
+
+    def recompute(function: Callable[..., Any], *tensors: Any) -> Any:
+        calls.append([tuple(tensor.shape) for tensor in tensors])
+        np.testing.assert_array_equal(function(*tensors), function(*tensors))
+        return function(*tensors)
+
+    conditioned.recompute = recompute
+    try:
+        np.testing.assert_array_equal(conditioned(given), expected)
+    finally:
+        conditioned.recompute = None
+    # one block down, the middle, and two up, which take the images that they concatenate
+    image, embedding = (BATCH, SIZE, SIZE, 32), (BATCH, 128)
+    assert calls == [[embedding, image], [embedding, image], [embedding, image, image], [embedding, image, image]]
 
 
 # ------------------------------------------------------------------ the slots
@@ -332,6 +359,51 @@ def test_group_norm_is_group_normalisation(mean: float, tolerance: float):
     near(norm(x, scale, shift), expected * (1 + scale[:, None, None]) + shift[:, None, None], 3 * tolerance)
 
 
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize("activation", [layers.Identity(), layers.SiLU()])
+def test_gradient_of_group_norm_is_exact(activation: layers.Activation, modulated: bool):
+    """Against the automatic gradient of the same formula in float64, without the shortcuts."""
+    keras.config.set_dtype_policy("float64")
+    try:
+        norm = layers.GroupNorm(4, 1e-3, activation)
+        x = tf.constant(2 + normal(BATCH, 3, 5, 8).astype("float64"))
+        norm(x)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    modulation = [tf.constant(normal(BATCH, 8, seed=seed).astype("float64")) for seed in (1, 2)] if modulated else []
+    weights = [variable.value for variable in perturb(norm).trainable_variables]
+    upstream = tf.constant(normal(BATCH, 3, 5, 8, seed=3).astype("float64"))
+
+    def plainly(x: tf.Tensor, *modulation: tf.Tensor) -> tf.Tensor:
+        grouped = tf.reshape(x, (BATCH, 15, 4, 2))
+        mean, variance = tf.nn.moments(grouped, (1, 3), keepdims=True)
+        normal = tf.reshape((grouped - mean) / tf.sqrt(variance + 1e-3), x.shape) * weights[0] + weights[1]
+        if modulation:
+            scale, shift = (value[:, None, None] for value in modulation)
+            normal = normal * (1 + scale) + shift
+        return tf.nn.silu(normal) if isinstance(activation, layers.SiLU) else normal
+
+    def gradients(function: Callable[..., tf.Tensor]) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch([x, *modulation])
+            loss = tf.reduce_sum(function(x, *modulation) * upstream)
+        return [loss, *tape.gradient(loss, [x, *weights, *modulation])]
+
+    for found, expected in zip(gradients(norm), gradients(plainly), strict=True):
+        near(found, expected, 1e-10)
+
+
+def test_group_norm_is_precise_where_its_input_is_not(policy: str):
+    norm = layers.GroupNorm(8, 1e-5, layers.SiLU())
+    x = ops.cast(3 + normal(BATCH, 16, 16, 32), policy)
+    output = norm(x)
+    assert keras.backend.standardize_dtype(output.dtype) == policy
+    keras.config.set_dtype_policy("float32")
+    expected = np.asarray(layers.GroupNorm(8, 1e-5, layers.SiLU())(ops.cast(x, "float32")))
+    rounding = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[policy]
+    near(ops.cast(output, "float32"), expected, rounding)
+
+
 def test_group_norm_of_a_constant_image_is_finite():
     """The difference of the two moments may round below zero."""
     x = np.full((1, 7, 7, 32), 1234.567, "float32")
@@ -460,42 +532,3 @@ def test_mistakes_name_the_parameter(mistake: Callable[[], Any], message: str):
     with pytest.raises(ValueError) as raised:
         mistake()
     assert message in str(raised.value)
-
-
-# ------------------------------------------------------------------ the other backend
-
-JAX = """
-import sys
-import keras, numpy as np
-from test_networks import hybrid, inputs, make
-assert keras.backend.backend() == "jax"
-given = dict(np.load(sys.argv[1]))
-network = make(multipliers=(1, 1), out_channels=6)
-network(inputs())
-for i, variable in enumerate(network.variables):
-    variable.assign(given[f"weight{i}"])
-random = {"noise": given["noise"], "level": given["level"]}
-loss = hybrid().training_loss(network, given["image"], {}, random)
-np.savez(sys.argv[2], output=np.asarray(network(inputs())), loss=np.asarray(loss))
-"""
-
-
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed: pip install -e .[jax]")
-def test_jax_gives_the_same_numbers(tmp_path: Path):
-    network = built(make(multipliers=(1, 1), out_channels=6), inputs())
-    random = {"noise": normal(BATCH, SIZE, SIZE, 3, seed=3), "level": np.array([[0.1, 0], [0.5, 0.5]], "float32")}
-    image = normal(BATCH, SIZE, SIZE, 3, seed=4)
-    weights = {f"weight{i}": variable.numpy() for i, variable in enumerate(network.variables)}
-    np.savez(tmp_path / "given.npz", image=image, **random, **weights)
-    here = Path(__file__).parent
-    environment = os.environ | {
-        "KERAS_BACKEND": "jax",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-c", JAX, str(tmp_path / "given.npz"), str(tmp_path / "found.npz")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = np.load(tmp_path / "found.npz")
-    near(found["output"], network(inputs()), 1e-4)
-    near(found["loss"], hybrid().training_loss(network, image, {}, random), 1e-4)

@@ -77,7 +77,7 @@ def compare(stage: Stage, printed: dict[str, Any]) -> dict[str, tuple[Any, Any]]
         "batch": (training["batch_size"], stage.training.batch),
         "steps": (training["steps"], stage.training.steps),
         "lr": (training["lr"], optimizer.learning_rate),
-        "ema": (training["ema"], stage.training.ema),
+        "ema": (training["ema"], stage.training.decays[0]),
         "dropout": (training["dropout"], network.rate),
         "flip": (printed["augmentation"]["random_flip"], stage.images.flip is not None),
         "parameterization": ("eps", "eps" if isinstance(stage.objective.target, NoiseTarget) else "other"),

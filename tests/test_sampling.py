@@ -1,7 +1,14 @@
 """Sample sets: an image depends on its seed and index alone; shards are whole, resumable, and of one identity."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +19,14 @@ import tensorflow as tf
 import tiny
 from keras import ops
 
-from zoo import recipe, registry
+from zoo import recipe, registry, sample_files
 from zoo.console import UserError
 from zoo.experiment import Experiment
-from zoo.sample_files import claim, is_whole, read_images
+from zoo.sample_files import claimed, is_whole, missing, read_images, shard_path, write_shard
 from zoo.sampling import BalancedLabels, DrawnLabels, GivenLabels, Labels, SampleSet, StageSampler
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints
-from zoo.training.trainer import State
+from zoo.training.step import State
 
 
 class Denoiser(keras.Model):
@@ -49,7 +56,7 @@ def experiment_of(workdir: Path, *bindings: str) -> Experiment:
     experiment = Experiment(asked, asked.build(), workdir)
     for stage in experiment.pipeline.stages:
         stage.network = Denoiser()
-    experiment.train(experiment.pipeline.stages, "one")
+    experiment.train(experiment.pipeline.stages)
     return experiment
 
 
@@ -130,6 +137,26 @@ def test_a_batch_larger_than_the_compiled_one_is_refused(walk: Any):
         walked(walk, 4, [0, 1, 2, 3, 4])
 
 
+def test_xla_compiles_the_whole_walk():
+    """Static shapes and nothing on the host: as near to a TPU as a processor comes.
+
+    XLA makes other floats of the same random bits, so the noise to start from is handed over.
+    """
+    stage = tiny.stage("base")
+    state = State(stage, seed=0)
+    tiny.unsettle(state)
+    sampler = StageSampler(stage, state.network, 2)
+    key, indices = randomness.key(0, "test"), tf.range(2)
+    compiled = tf.function(sampler._prepare, jit_compile=True)
+    z, inputs = compiled(key, indices, {"label": indices})
+    assert z.shape == (2, 8, 8, 3)
+    assert abs(float(tf.math.reduce_std(z)) - 1) < 0.2
+    values = [tf.convert_to_tensor(variable) for variable in state.raw]
+    walk = values, z, inputs, tf.constant(3), tf.constant(0), key, indices
+    found = tf.function(sampler._reverse_steps, jit_compile=True)(*walk)
+    np.testing.assert_allclose(found, sampler._walk(*walk), atol=2 / 255)
+
+
 # ---- labels
 
 LABELS = {
@@ -204,7 +231,7 @@ def test_layout_of_a_set(sampled: Path):
         assert found["arr_1"].dtype == np.int64
         assert found["arr_1"].tolist() == [index % 10 for index in range(12, 24)]
         assert not (folder / "s0000").exists()
-        assert not [path for path in folder.iterdir() if path.name.endswith(".partial")]
+        assert not list(folder.glob(".*"))
         identity = json.loads((folder / "set.json").read_text())
         assert identity["checkpoint"]["step"] == 0
         assert identity["labels"] == {"class": "BalancedLabels"}
@@ -214,11 +241,15 @@ def test_whole_shards_are_kept_and_damaged_ones_made_again(copied: Path):
     folder = copied / "samples" / "sr"
     whole = contents(folder)
     times = {path: path.stat().st_mtime_ns for path in shards(folder)}
-    cut, missing, kept = shards(folder)[1], shards(folder)[2], [shards(folder)[i] for i in (0, 3, 4)]
+    cut, lost, flipped, *kept = shards(folder)
     cut.write_bytes(cut.read_bytes()[:-100])
-    missing.unlink()
-    (folder / f".{missing.name}.partial").write_bytes(b"half")
-    sample(experiment_of(copied))
+    lost.unlink()
+    (folder / f".{lost.name}.1-of-1.partial").write_bytes(b"half")
+    flipped.write_bytes(with_flipped_bit(flipped.read_bytes(), 999))
+    experiment = experiment_of(copied)
+    assert missing(folder, experiment.pipeline.samples) == [0, 1, 2]
+    sample(experiment)
+    assert missing(folder, experiment.pipeline.samples) == []
     assert contents(folder) == whole  # to the bit
     assert [path.stat().st_mtime_ns for path in kept] == [times[path] for path in kept]
     assert not list(folder.glob(".*"))
@@ -269,7 +300,7 @@ def test_other_weights_or_settings_make_the_set_anew(copied: Path, capsys: pytes
     state = State(stage, seed=0)
     for variable in state.ema:
         variable.assign_add(tf.fill(variable.shape, 0.05))
-    Checkpoints(experiment.stage_folder(stage) / "checkpoints").save(3, state.groups, state.names)
+    Checkpoints(experiment.stage_folder(stage) / "checkpoints").save(3, state.groups)
     sample(experiment)
     assert capsys.readouterr().out.count("they are made anew") == 2
     assert not set(contents(folders["base"]).values()) & set(before["base"].values())
@@ -289,12 +320,13 @@ def test_unrounded_images_between_stages(sampled: Path, tmp_path: Path):
     rounded_set = arrays(sampled / "samples" / "sr" / "shard-00000.npz")["arr_0"]
     difference = arrays(shards(folders["sr"])[0])["arr_0"].astype(int) - rounded_set
     assert 0 < np.abs(difference).max() < 16
-    # A lost float file is made again.
-    lost = folders["base"] / "s0000" / "shard-00000.npz"
-    content = lost.read_bytes()
+    # A lost or damaged float file is made again.
+    lost, damaged = (folders["base"] / "s0000" / f"shard-0000{number}.npz" for number in (0, 1))
+    whole = [lost.read_bytes(), damaged.read_bytes()]
     lost.unlink()
+    damaged.write_bytes(with_flipped_bit(whole[1], 2000))
     sample(experiment)
-    assert lost.read_bytes() == content
+    assert [lost.read_bytes(), damaged.read_bytes()] == whole
 
 
 # ---- files
@@ -307,9 +339,57 @@ def test_what_is_whole(tmp_path: Path):
     assert is_whole(path, 3)
     assert not is_whole(path, 2)
     content = path.read_bytes()
-    for damaged in (content[:-30], content[:40], b"", b"text", content.replace(b"arr_0", b"arr_9")):
+    for damaged in (content[:-30], content[:40], content + b"0", b"", b"text", content.replace(b"arr_0", b"arr_9")):
         path.write_bytes(damaged)
         assert not is_whole(path, 3)
+
+
+def with_flipped_bit(content: bytes, place: int, bit: int = 3) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+
+def test_no_flipped_bit_goes_unseen(tmp_path: Path):
+    """The checksums of an npz file cover its arrays only: a quarter of these flips would pass them."""
+    path = tmp_path / "shard-00000.npz"
+    write_shard(path, np.zeros((1, 2, 2, 3), np.float32), np.array([4]), keep_float=False)
+    content = path.read_bytes()
+    assert is_whole(path, 1)
+    for place in range(len(content)):
+        path.write_bytes(with_flipped_bit(content, place, place % 8))
+        assert not is_whole(path, 1), place
+
+
+def test_a_full_disk_leaves_whole_shards_and_goes_on(copied: Path, sampled: Path):
+    experiment = experiment_of(copied)
+    folder = copied / "samples" / "base"
+    for path in shards(folder)[1:]:
+        path.unlink()
+    # Writing to this device fails as on a full disk.
+    (folder / ".shard-00002.npz.1-of-2.partial").symlink_to("/dev/full")
+    with pytest.raises(
+        UserError, match=r"shard-00002.npz could not be written: No space left on device. It needs 2,\d"
+    ):
+        sample(experiment, part=(1, 2))
+    assert list(contents(folder)) == ["shard-00000.npz"]
+    assert not list(folder.glob(".*"))
+    assert missing(folder, experiment.pipeline.samples) == [1, 2, 3, 4]
+    sample(experiment)
+    assert contents(folder) == contents(sampled / "samples" / "base")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "shard-00000.npz"
+    write_shard(path, np.zeros((3, 2, 2, 3), np.float32), None, keep_float=False)
+    before = path.read_bytes()
+
+    def fails(descriptor: int) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(sample_files.os, "fsync", fails)
+    with pytest.raises(UserError, match="Disk quota exceeded"):
+        write_shard(path, np.ones((3, 2, 2, 3), np.float32), None, keep_float=False)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 def test_images_of_the_stage_before(tmp_path: Path):
@@ -326,18 +406,156 @@ def test_images_of_the_stage_before(tmp_path: Path):
             read_images(tmp_path, np.array([index]), shard=3)
 
 
+# ---- several workers
+
+
 def test_a_folder_belongs_to_one_identity(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "samples"
-    folder.mkdir()  # as another worker leaves it for a moment: no reason to remove it
-    first = claim(folder, {"seed": 0})
-    shard = folder / "shard-00000.npz"
-    shard.write_bytes(b"")
-    assert claim(folder, {"seed": 0}) == first
-    assert shard.exists()
-    assert capsys.readouterr().out == ""
-    assert claim(folder, {"seed": 1}) != first
-    assert not shard.exists()
-    shard.write_bytes(b"")
-    (folder / "set.json").unlink()  # of unknown origin
-    claim(folder, {"seed": 1})
-    assert not shard.exists()
+    shard = shard_path(folder, 0)
+
+    def claim(seed: int, part: tuple[int, int] = (1, 1)) -> str:
+        with claimed(folder, {"seed": seed}, part) as digest:
+            assert json.loads((folder / "set.json").read_text()) == {"seed": seed}
+        return digest
+
+    first = claim(0)
+    for part in ((1, 1), (2, 3)):
+        shard.write_bytes(b"")
+        assert claim(0, part) == first
+        assert shard.exists()
+        assert capsys.readouterr().out == ""
+        assert claim(1, part) != first
+        assert not shard.exists()
+        assert capsys.readouterr().out.count("they are made anew") == 1
+        shard.write_bytes(b"")
+        (folder / "set.json").unlink()  # of unknown origin
+        claim(0, part)
+        assert not shard.exists()
+        capsys.readouterr()
+
+
+def test_who_may_write_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sample_files, "PATIENCE", 0.2)
+    folder, ours, others = tmp_path / "samples", {"seed": 0}, {"seed": 1}
+    shard = shard_path(folder, 0)
+    with claimed(folder, ours, (1, 2)), claimed(folder, ours, (2, 2)), claimed(folder, ours, (1, 3)):
+        shard.write_bytes(b"")
+        with pytest.raises(UserError, match=f"part 1/2 of the sample folder .* in use by process {os.getpid()}"):
+            claimed(folder, ours, (1, 2)).__enter__()
+        with pytest.raises(UserError, match="in use by workers that make samples of other weights or settings"):
+            claimed(folder, others, (2, 3)).__enter__()
+        with pytest.raises(UserError, match="in use by"):
+            claimed(folder, ours).__enter__()
+        assert shard.exists()
+    with claimed(folder, ours):
+        for identity, part in ((ours, (1, 1)), (ours, (1, 2)), (others, (1, 1))):
+            with pytest.raises(UserError, match=f"the sample folder .* in use by process {os.getpid()}"):
+                claimed(folder, identity, part).__enter__()
+        assert shard.exists()
+
+
+def test_workers_that_start_together_agree(tmp_path: Path):
+    """All find the set of others; one removes it, and none removes what another of them has made since."""
+    folder = tmp_path / "samples"
+    with claimed(folder, {"seed": 0}):
+        shard_path(folder, 99).write_bytes(b"")
+    together, problems = threading.Barrier(8), []
+
+    def work(number: int) -> None:
+        together.wait()
+        try:
+            with claimed(folder, {"seed": 1}, (number, 8)):
+                shard_path(folder, number).write_bytes(b"")
+        except UserError as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+    assert [path.name for path in shards(folder)] == [shard_path(folder, number).name for number in range(1, 9)]
+
+
+# ---- processes of their own
+
+
+def devices(*arguments: object, **environment: str) -> subprocess.Popen:
+    """sampling_devices.py; one thread between operations, so that all processes give the same bits."""
+    script = Path(__file__).parent / "sampling_devices.py"
+    asked = tiny.environment() | {"PYTHONPATH": str(tiny.ROOT), **environment}
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.Popen(command, env=asked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finished(*processes: subprocess.Popen, code: int = 0) -> None:
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=300)
+            assert process.returncode == code, said[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def on_devices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The sample sets of one and of two devices, and figures."""
+    folder = tmp_path_factory.mktemp("devices")
+    finished(devices("mirrored", folder))
+    return folder, json.loads((folder / "mirrored.json").read_text())
+
+
+def test_two_devices_make_the_set_of_one(on_devices: tuple[Path, dict[str, Any]]):
+    folder, figures = on_devices
+    assert figures["replicas"] == 2
+    assert figures["same_images"]
+    for stage in ("base", "sr"):
+        of_one = contents(folder / "one" / stage)
+        assert len(of_one) == 5
+        assert contents(folder / "two" / stage) == of_one
+
+
+def test_any_number_of_images_is_one_trace(on_devices: tuple[Path, dict[str, Any]]):
+    assert on_devices[1]["traces"] == 1
+
+
+def test_two_devices_give_the_features_of_one(on_devices: tuple[Path, dict[str, Any]]):
+    """To the bit, and so does the training of the classifier: it is on one device, whatever the strategy."""
+    differences = on_devices[1]["features"]
+    assert {"network", "pooled", "logits", "scatter"} <= set(differences)
+    assert not any(differences.values())
+
+
+def test_two_workers_make_the_set_of_one(on_devices: tuple[Path, dict[str, Any]]):
+    """Each its part; before that the chief alone samples and extracts, which a collective would not survive."""
+    folder, _ = on_devices
+    with contextlib.ExitStack() as sockets:
+        free = [sockets.enter_context(socket.socket()) for _ in range(2)]
+        for one in free:
+            one.bind(("localhost", 0))
+        addresses = [f"localhost:{one.getsockname()[1]}" for one in free]
+    cluster = {"worker": addresses}
+    tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    finished(*[devices("worker", folder, TF_CONFIG=task) for task in tasks])
+    figures = [json.loads((folder / f"worker{index}.json").read_text()) for index in range(2)]
+    assert figures[0] == {"workers": 2, "images": 5, "features_of": 620}
+    assert figures[1] == {"workers": 2, "images": 0, "features_of": 0}
+    assert contents(folder / "workers" / "base") == contents(folder / "one" / "base")
+
+
+def test_a_set_that_was_killed_and_damaged_ends_the_same(on_devices: tuple[Path, dict[str, Any]]):
+    """SIGKILL with half a file written: of the set's name, then of its third shard; then damage to the whole ones."""
+    folder, _ = on_devices
+    place = folder / "killed" / "base"
+    for write, whole in ((1, 0), (4, 2)):
+        finished(devices("killed", folder, write), code=-signal.SIGKILL)
+        assert len(shards(place)) == whole
+        assert list(place.glob(".*.partial"))
+    cut, flipped = shards(place)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    flipped.write_bytes(with_flipped_bit(flipped.read_bytes(), 1500))
+    finished(devices("killed", folder, 1000))
+    assert contents(place) == contents(folder / "one" / "base")
+    assert not list(place.glob(".*"))

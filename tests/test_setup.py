@@ -59,12 +59,13 @@ def test_every_third_party_import_is_declared():
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
     declared |= {canonicalize_name(Requirement(text).name) for texts in EXTRAS.values() for text in texts}
     distributions = metadata.packages_distributions()
+    own = {"zoo", "harness", *(path.stem for path in ROOT.glob("benchmarks/*.py"))}
     missing = []
     for path in [*ROOT.glob("zoo/**/*.py"), *ROOT.glob("harness/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            for top in {name.split(".")[0] for name in names} - {"zoo", "harness", "benchmarks"}:
+            for top in {name.split(".")[0] for name in names} - own:
                 owners = {canonicalize_name(name) for name in distributions.get(top, [top])}
                 if top not in sys.stdlib_module_names and not owners & declared:
                     missing.append(f"{path.relative_to(ROOT)}:{node.lineno} imports {top}")

@@ -68,6 +68,17 @@ def test_draws_have_their_distributions():
     assert abs(np.corrcoef(noise, level)[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_draws_are_the_same_under_xla(kind: str):
+    """So a TPU trains on the same noise as a processor."""
+
+    def draws(key: tf.Tensor) -> dict[str, tf.Tensor]:
+        return randomness.draw(key, {"it": (kind, (50, 30))})
+
+    plain, compiled = tf.function(draws)(KEY)["it"], tf.function(draws, jit_compile=True)(KEY)["it"]
+    np.testing.assert_allclose(plain, compiled, atol=2e-6)
+
+
 def test_a_row_depends_on_its_index_alone():
     draws = {"start": ("normal", (0, 5, 2)), "level": ("uniform", (0, 2))}
     rows = randomness.draw_each(KEY, tf.constant([3, 100_000, 7]), draws)

@@ -1,88 +1,181 @@
 """Explains a pipeline in numbers before anything is trained: parameters, FLOPs, memory and time of every stage."""
 
-import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
-from zoo import cost, symbolic
+from zoo import budget, cost, symbolic
+from zoo.console import UserError
+from zoo.devices import BFLOAT16, FLOAT32, USABLE, Device, find, here
 from zoo.pipeline import Pipeline, Stage
 from zoo.registry import WIDTH, short_count
+from zoo.training.distribution import Mirrored
 
-FLOAT_BYTES = 4
-# Forward, and twice as much backward: the gradients of the inputs and of the weights.
-TRAINING_PASSES = 3
-# Part of the rate of matrix products that a training step of a U-Net reaches (docs/facts.md).
-FRACTION_OF_PEAK = 0.5
+if TYPE_CHECKING:
+    from zoo.measure import Measurement
+
 LABEL_WIDTH = 24
+# Seconds that a measured step is predicted to take at most: of a longer one a part of the batch is measured.
+MEASURED_STEP = 8.0
+# Images of all replicas and micro-batches, by the name of the stage.
+Plans = dict[str, tuple[int, int]]
 
 
-def describe(pipeline: Pipeline, rate: float | None = None) -> dict[str, Any]:
+def describe(
+    pipeline: Pipeline,
+    device: Device | str | None = None,
+    devices: int | None = None,
+    measure: Callable[[Plans], Mapping[str, "Measurement"]] | None = None,
+) -> dict[str, Any]:
     """What every stage of a pipeline is and costs, as a JSON-able dictionary.
 
     The networks are traced without weights, so that they cannot be trained afterwards: build the recipe again.
 
     Args:
-        rate: FLOP/s of float32 matrix products on this machine; measured, in a third of a second, where None.
+        device: that the figures are for, by name where it is one of the data sheets; None for those at hand.
+        devices: replicas; None for one of a named device, or for as many as there are at hand.
+        measure: takes the plan of the measurements that the devices at hand can do in a short time, and does them.
     """
-    rate = measure_rate() if rate is None else rate
-    stages = [_stage(stage, rate) for stage in pipeline.stages]
-    totals = {key: sum(stage[key] for stage in stages) for key in ("parameters", "training_seconds", "sampling_flops")}
+    if device is not None and measure is not None:
+        raise UserError("--measure measures the devices at hand: leave out --device")
+    if device is None:
+        if devices is None and isinstance(pipeline.machines, Mirrored):
+            devices = pipeline.machines.devices
+        policies = {FLOAT32: None, BFLOAT16: None} | {s.training.precision.policy: None for s in pipeline.stages}
+        chosen, replicas = here(devices, policies)
+    else:
+        chosen, replicas = (find(device) if isinstance(device, str) else device), devices or 1
+    forecasts = [_Forecast(stage, chosen, replicas) for stage in pipeline.stages]
+    measured = measure(_plans(forecasts)) if measure else {}
+    count = pipeline.samples.count
+    stages = [forecast.describe(count, measured.get(forecast.stage.name)) for forecast in forecasts]
+    keys = ("parameters", "training_seconds", "sampling_flops", "sampling_seconds")
     return {
         "seed": pipeline.seed,
         "stages": stages,
-        **totals,
+        **{key: sum(stage[key] for stage in stages) for key in keys},
+        "samples": count,
         "machine": {
-            "matrix_product_flops_per_second": rate,
-            "assumed_fraction_of_it": FRACTION_OF_PEAK,
-            "devices": [device.name for device in tf.config.list_logical_devices()],
+            "device": chosen.name,
+            "title": chosen.title,
+            "at_hand": device is None,
+            "replicas": replicas,
+            "strategy": _strategy(pipeline, device is None, replicas),
+            "memory_bytes": chosen.memory_bytes,
+            "usable_fraction": USABLE,
+            "peak_flops_per_second": dict(chosen.peak),
+            "peak_is_measured": chosen.measured,
+            "assumed_fraction_of_peak": chosen.fraction,
+            "bytes_per_second": chosen.bandwidth,
         },
     }
 
 
-def measure_rate(side: int = 1536, seconds: float = 0.25) -> float:
-    """FLOP/s of a float32 matrix product through TensorFlow: the yardstick of this machine, the best of its repeats."""
-    matrix = tf.random.stateless_uniform([side, side], seed=[0, 0])
-    # The first product also starts the threads.
-    tf.linalg.matmul(matrix, matrix).numpy()
-    best, start = 0.0, time.perf_counter()
-    while time.perf_counter() - start < seconds or not best:
-        before = time.perf_counter()
-        tf.linalg.matmul(matrix, matrix)[0, 0].numpy()
-        best = max(best, 2 * side**3 / (time.perf_counter() - before))
-    return best
+def _strategy(pipeline: Pipeline, at_hand: bool, replicas: int) -> str | None:
+    """What divides the batch, at hand."""
+    if not at_hand:
+        return None
+    if pipeline.machines is not None:
+        return f"{_kind(pipeline.machines)}, as the recipe says"
+    return "mirrored" if replicas > 1 else "one"
 
 
-def _stage(stage: Stage, rate: float) -> dict[str, Any]:
-    traced = symbolic.build(stage)
-    costs = cost.measure(traced)
-    training = stage.training
-    images = training.batch * training.steps
-    micro_batch = -(-training.batch // training.micro_batches)
-    # One slot of the optimizer tells how many it keeps for each weight.
-    slots = len(training.optimizer.slots([tf.Variable([0.0])]))
-    weights = traced.parameters + (2 + slots) * traced.trainable
-    memory = FLOAT_BYTES * weights + costs.activation_bytes * micro_batch
-    training_flops = TRAINING_PASSES * costs.flops * images
-    return {
-        "name": stage.name,
-        "size": stage.size,
-        "low_resolution": stage.images.low_resolution,
-        "network": _kind(stage.network),
-        "parameters": traced.parameters,
-        "flops": costs.flops,
-        "activation_bytes": costs.activation_bytes,
-        "memory_bytes": memory,
-        "batch": training.batch,
-        "micro_batch": micro_batch,
-        "steps": training.steps,
-        "images": images,
-        "evaluations": stage.sampler_steps,
-        "sampling_flops": costs.flops * stage.sampler_steps,
-        "training_flops": training_flops,
-        "training_seconds": training_flops / (FRACTION_OF_PEAK * rate),
-        "parts": _parts(stage),
-    }
+class _Forecast:
+    """What one stage takes of a device; tracing it spoils its network."""
+
+    def __init__(self, stage: Stage, device: Device, replicas: int) -> None:
+        self.stage, self.device = stage, device
+        self.traced = symbolic.build(stage)
+        self.cost = cost.measure(self.traced)
+        self.work = budget.work_of(stage, self.traced, self.cost)
+        self.switches = budget.switches_of(stage, replicas)
+
+    def plan(self) -> tuple[int, int] | None:
+        """(images, micro-batches) of a step to measure: the stage's own or, for memory and time, fewer; or None."""
+        images, parts = self.work.batch, self.switches.micro_batches
+        while images:
+            work, switches = self._part(images, parts)
+            short = budget.step_seconds(work, switches, self.device) <= MEASURED_STEP
+            if short and budget.fits(work, switches, self.device):
+                return images, parts
+            # less of the batch: whole micro-batches as long as there are several, then smaller ones
+            if parts > 1:
+                images, parts = images // parts * (parts // 2), parts // 2
+            else:
+                images = images // self.switches.replicas // 2 * self.switches.replicas
+        return None
+
+    def _part(self, images: int, parts: int) -> tuple[budget.Work, budget.Switches]:
+        return replace(self.work, batch=images), replace(self.switches, micro_batches=parts)
+
+    def describe(self, samples: int, measured: "Measurement | None") -> dict[str, Any]:
+        """JSON-able."""
+        stage, training, work, switches = self.stage, self.stage.training, self.work, self.switches
+        memory = budget.memory(work, switches)
+        images = training.batch * training.steps
+        seconds = budget.step_seconds(work, switches, self.device)
+        sampling = budget.sampling_seconds(work, switches, self.device, stage.sampler_steps, samples)
+        fits = budget.fits(work, switches, self.device)
+        found = None if measured is None else self._beside(measured)
+        if measured is not None:
+            share = training.batch / measured.images
+            seconds = measured.step_seconds * share
+            walks = measured.sampling_step_seconds / measured.sampled
+            sampling = walks * stage.sampler_steps * samples
+        return {
+            "name": stage.name,
+            "size": stage.size,
+            "low_resolution": stage.images.low_resolution,
+            "network": _kind(stage.network),
+            "parameters": work.parameters,
+            "flops": self.cost.flops,
+            "batch": training.batch,
+            "batch_a_replica": training.batch // switches.replicas,
+            "micro_batch": training.batch // switches.replicas // switches.micro_batches,
+            "switches": asdict(switches),
+            "steps": training.steps,
+            "images": images,
+            "evaluations": stage.sampler_steps,
+            "sampling_flops": self.cost.flops * stage.sampler_steps,
+            "training_flops": budget.TRAINING_PASSES * self.cost.flops * images,
+            "activation_bytes": self.cost.activations(switches.policy).total(switches.recompute),
+            "memory": asdict(memory),
+            "memory_bytes": memory.total,
+            "state_bytes": memory.state,
+            "state_fits": memory.state <= self.device.usable_bytes,
+            "fits": fits,
+            "remedies": [] if fits else [self._remedy(remedy) for remedy in self._remedies()],
+            "step_seconds": seconds,
+            "training_seconds": seconds * training.steps,
+            "sampling_seconds": sampling,
+            "measured": found,
+            "parts": _parts(stage),
+        }
+
+    def _remedies(self) -> list[budget.Remedy]:
+        return budget.remedies(self.work, self.switches, self.device)
+
+    def _remedy(self, remedy: budget.Remedy) -> dict[str, Any]:
+        changes = [] if remedy.switches is None else remedy.switches.bindings(self.switches)
+        return {**asdict(remedy), "changes": changes}
+
+    def _beside(self, measured: "Measurement") -> dict[str, Any]:
+        """The measurement and what is predicted for the same number of images."""
+        work, switches = self._part(measured.images, measured.micro_batches)
+        walk = budget.sampling_seconds(work, switches, self.device, 1, measured.sampled)
+        return {
+            **asdict(measured),
+            "images_per_second": measured.images_per_second,
+            "predicted_step_seconds": budget.step_seconds(work, switches, self.device),
+            "predicted_memory_bytes": budget.memory(work, switches).total,
+            "predicted_sampling_step_seconds": walk,
+        }
+
+
+def _plans(forecasts: list[_Forecast]) -> Plans:
+    """What can be measured; a stage of which not even one image fits is left out."""
+    plans = {forecast.stage.name: forecast.plan() for forecast in forecasts}
+    return {name: plan for name, plan in plans.items() if plan is not None}
 
 
 def _parts(stage: Stage) -> dict[str, str | None]:
@@ -107,44 +200,150 @@ def _kind(part: Any) -> str:
     return type(part).__name__
 
 
+# ------------------------------------------------------------------ as text
+
+
 def render(description: dict[str, Any]) -> str:
     """The description as text of at most 80 columns."""
+    machine = description["machine"]
     lines: list[str] = []
     for stage in description["stages"]:
-        lines += [*_render_stage(stage), ""]
-    machine = description["machine"]
+        lines += [*_render_stage(stage, machine, description["samples"]), ""]
     total = short_count(description["parameters"])
-    lines.append(_line("all stages", f"{total} parameters, {_flops(description['sampling_flops'])} a sample"))
-    lines.append(_line("training, here", f"{duration(description['training_seconds'])}, one stage after the other"))
-    peak = machine["matrix_product_flops_per_second"] / 1e9
-    lines.append(_line("this machine", f"{peak:.0f} GFLOP/s in float32 matrix products;"))
-    lines.append(_line("", f"training is assumed to reach {machine['assumed_fraction_of_it']:.0%} of that"))
-    return "\n".join(lines)
+    rows = [
+        ("all stages", f"{total} parameters, {_flops(description['sampling_flops'])} a sample"),
+        ("training", f"{duration(description['training_seconds'])}, one stage after the other"),
+        ("sampling", f"{duration(description['sampling_seconds'])} for {description['samples']:,} samples"),
+        *_render_machine(machine, {stage["switches"]["policy"] for stage in description["stages"]}),
+    ]
+    return "\n".join([*lines, *(_line(*row) for row in rows)])
 
 
-def _render_stage(stage: dict[str, Any]) -> list[str]:
+def _render_stage(stage: dict[str, Any], machine: dict[str, Any], samples: int) -> list[str]:
     size, low = stage["size"], stage["low_resolution"]
     enlarges = f"{low}x{low} -> " if low else ""
     parts = stage["parts"]
     rows = [
         ("network", f"{stage['network']}, {stage['parameters']:,} parameters"),
         ("forward pass", f"{_flops(stage['flops'])} an image"),
-        ("activations", f"{_bytes(stage['activation_bytes'])} an image in training"),
-        ("memory a replica", f"{_bytes(stage['memory_bytes'])} in training, {stage['micro_batch']} images at once"),
-        ("trained on", f"{short_count(stage['images'])} images: {stage['steps']:,} steps of {stage['batch']:,}"),
-        ("training, here", f"{duration(stage['training_seconds'])}, {_flops(stage['training_flops'])}"),
-        ("sampling", f"{stage['evaluations']:,} evaluations, {_flops(stage['sampling_flops'])} an image"),
         ("process", f"{parts['process']}, {parts['schedule']}"),
         ("predicts", f"{parts['target']}, {parts['variance']}, {parts['loss']}"),
         ("conditioned on", parts["conditioning"] or "nothing"),
         *([("augmentation", parts["augmentation"] or "none")] if low else []),
         ("optimizer, sampler", f"{parts['optimizer']}, {parts['sampler']}"),
+        ("trained on", f"{short_count(stage['images'])} images: {stage['steps']:,} steps of {stage['batch']:,}"),
+        ("sampled in", f"{stage['evaluations']:,} evaluations, {_flops(stage['sampling_flops'])} an image"),
+        *_render_memory(stage, machine),
+        *_render_time(stage, samples),
     ]
     return [f"{stage['name']}  {enlarges}{size}x{size}, {parts['source']}", *(_line(*row) for row in rows)]
 
 
+def _render_memory(stage: dict[str, Any], machine: dict[str, Any]) -> list[tuple[str, str]]:
+    memory, switches = stage["memory"], stage["switches"]
+    at_once = stage["micro_batch"]
+    kept = "recomputed by block" if switches["recompute"] else "all kept"
+    held = [f"{_bytes(memory[key])} {name}" for key, name in _STATE if memory[key]]
+    rows = [
+        ("a replica works on", _share(stage)),
+        *(("" if i else "its state", ", ".join(held[i : i + 2])) for i in range(0, len(held), 2)),
+        (
+            "its activations",
+            f"{_bytes(memory['activations'])}: {at_once:,} x {_bytes(stage['activation_bytes'])}, {kept}",
+        ),
+        ("its inputs", f"{_bytes(memory['inputs'])}"),
+    ]
+    usable = _bytes(machine["usable_fraction"] * machine["memory_bytes"])
+    verdict = "fits" if stage["fits"] else "does not fit"
+    rows.append(("memory a replica", f"{_bytes(stage['memory_bytes'])} of {usable}: {verdict}"))
+    if not stage["state_fits"]:
+        rows.append(("", f"the state alone, {_bytes(stage['state_bytes'])}, does not fit"))
+    return [*rows, *_render_remedies(stage["remedies"])]
+
+
+_STATE = (
+    ("weights", "weights"),
+    ("averages", "averages"),
+    ("slots", "optimizer"),
+    ("gradients", "gradients"),
+    ("half_weights", "half-precision weights"),
+)
+
+
+def _share(stage: dict[str, Any]) -> str:
+    replicas, parts = stage["switches"]["replicas"], stage["switches"]["micro_batches"]
+    text = (
+        f"{stage['batch_a_replica']:,} of {stage['batch']:,} images" if replicas > 1 else f"{stage['batch']:,} images"
+    )
+    if parts > 1:
+        text += f", {stage['micro_batch']:,} at once"
+    return f"{text}, in {stage['switches']['policy'].removeprefix('mixed_')}"
+
+
+def _render_remedies(remedies: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What was tried, one line each, and what to write for those that suffice."""
+    rows = []
+    for remedy in remedies:
+        label = f"  {remedy['name']}"
+        if remedy["problem"]:
+            rows.append((label, f"no: {remedy['problem']}"))
+            continue
+        size = _bytes(remedy["memory_bytes"])
+        if not remedy["fits"]:
+            rows.append((label, f"no: {size} at least"))
+            continue
+        rows.append((label, f"fits: {size}, {duration(remedy['step_seconds'])} a step"))
+        rows += [("", f"  {change}") for change in remedy["changes"]]
+    return [("what would make it fit", ""), *rows] if rows else []
+
+
+def _render_time(stage: dict[str, Any], samples: int) -> list[tuple[str, str]]:
+    measured = stage["measured"]
+    source = "" if measured is None else " (measured)"
+    rows = [
+        ("a step", f"{duration(stage['step_seconds'])}{source}"),
+        ("training", f"{duration(stage['training_seconds'])}, {_flops(stage['training_flops'])}"),
+        (f"{samples:,} samples", duration(stage["sampling_seconds"])),
+    ]
+    if measured is None:
+        return rows
+    images = measured["images"]
+    whole = "the whole batch" if images == stage["batch"] else f"{images:,} images of {stage['batch']:,}"
+    rows += [
+        ("measured with", f"{whole}; {measured['steps']} steps"),
+        ("  a step", _compared(duration, measured["step_seconds"], measured["predicted_step_seconds"])),
+        ("  images a second", f"{measured['images_per_second']:.3g}"),
+        ("  memory a replica", _compared(_bytes, measured["memory_bytes"], measured["predicted_memory_bytes"])),
+        (
+            "  a sampling step",
+            _compared(duration, measured["sampling_step_seconds"], measured["predicted_sampling_step_seconds"])
+            + f", {measured['sampled']:,} images",
+        ),
+        ("  to the first step", duration(measured["first_step_seconds"])),
+    ]
+    return rows
+
+
+def _compared(show: Callable[[float], str], measured: float | None, predicted: float) -> str:
+    return f"{'unknown' if measured is None else show(measured)} (predicted {show(predicted)})"
+
+
+def _render_machine(machine: dict[str, Any], policies: set[str]) -> list[tuple[str, str]]:
+    count = machine["replicas"]
+    title = machine["title"] if count == 1 else f"{count} x {machine['title']}"
+    strategy = f", strategy {machine['strategy']}" if machine["strategy"] else ""
+    usable = f"{machine['usable_fraction']:.0%} of {_bytes(machine['memory_bytes'])} counted on"
+    source = "measured" if machine["peak_is_measured"] else "of the data sheet"
+    rows = [("for", f"{title}{strategy}"), ("", usable)]
+    for policy in sorted(policies):
+        rate = machine["peak_flops_per_second"][policy]
+        rows.append(("", f"{_scaled(rate, 'FLOP/s')} in {policy.removeprefix('mixed_')} products, {source};"))
+    rows.append(("", f"a step is assumed to reach {machine['assumed_fraction_of_peak']:.0%} of that"))
+    return rows
+
+
 def _line(label: str, value: str) -> str:
-    text = f"    {label:<{LABEL_WIDTH - 4}}{value}"
+    text = f"    {label:<{LABEL_WIDTH - 4}}{value}".rstrip()
     return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
 
 

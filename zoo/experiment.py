@@ -21,11 +21,11 @@ from zoo.diffusion.conditioning import LowResolution
 from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
-from zoo.sample_files import read_images
+from zoo.sample_files import missing, read_images
 from zoo.sampling import GivenLabels, StageSampler, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, write_text
-from zoo.training.distribution import agree, worker
+from zoo.training.distribution import agree, alone, worker
 from zoo.training.trainer import Trainer, restore_network
 
 PACKAGES = ("tensorflow", "keras", "numpy", "gin-config", "tensorflow-datasets", "tensorflow-gan", "scipy", "pillow")
@@ -220,7 +220,13 @@ class Experiment:
         """
         last = self.pipeline.stages[-1]
         samples, results = self.workdir / "samples" / last.name, self.workdir / "results"
-        with self.strategy.scope():
+        absent = missing(samples, self.pipeline.samples)
+        if absent:
+            raise UserError(
+                f"{len(absent)} of {len(self.pipeline.samples.shards())} shards of {samples} are missing or damaged: "
+                f"{_few(absent)}; run --do sample, of n independent workers --shard k % n + 1 / n makes shard k"
+            )
+        with alone(self.strategy):
             result = evaluation.evaluate(
                 samples, last.images, self.workdir / "cache", {**self.provenance(), "rows": rows}
             )
@@ -299,21 +305,25 @@ class Experiment:
         checkpoint: str,
         decay: float | None,
     ) -> np.ndarray:
-        size = self.pipeline.samples.batch
         key = (stage.name, checkpoint, decay)
         if key not in self._samplers:
             network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay)
             weights = [variable.value for variable in network.trainable_variables]
-            self._samplers[key] = StageSampler(stage, network, size), weights
+            self._samplers[key] = StageSampler(stage, network, self.pipeline.samples.batch), weights
         sampler, weights = self._samplers[key]
         batch = {"label": labels(indices, stage.images.classes, seed)} if stage.conditioned_on_class else {}
         if before is not None:
             batch["low_resolution"] = before
         root = randomness.key(seed, f"{stage.name}/sampling")
-        parts = [slice(start, start + size) for start in range(0, len(indices), size)]
+        parts = [slice(at, at + sampler.at_once) for at in range(0, len(indices), sampler.at_once)]
         return np.concatenate(
             [sampler.sample(root, indices[rows], {n: v[rows] for n, v in batch.items()}, weights) for rows in parts]
         )
+
+
+def _few(numbers: list[int]) -> str:
+    """The first few of some numbers."""
+    return ", ".join(map(str, numbers[:5])) + (" ..." if len(numbers) > 5 else "")
 
 
 def _set_hash(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Builds a checked recipe with Gin, and says where in the recipe a constructor's complaint comes from."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from gin import config as gin_config
 from zoo.console import UserError
 from zoo.recipe_scopes import ROOT, Instance
 from zoo.recipe_statements import COMMAND_LINE, Binding, Mistake, Reference, Source, references
-from zoo.registry import Registry
+from zoo.registry import Component, Registry
 
 # All components are registered under one Gin module, so that those of an earlier recipe can be taken out again.
 GIN_MODULE = "zoo"
@@ -27,10 +27,21 @@ class Built:
     operative: str
 
 
-def build(source: Source, instances: Sequence[Instance], registry: Registry) -> Built:
+def build(
+    source: Source,
+    instances: Sequence[Instance],
+    registry: Registry,
+    load: Callable[[Component], type] = Component.load,
+) -> Built:
     """Builds the root component of a recipe whose names are right.
 
     Gin's configuration is global: it is cleared first, and holds this recipe afterwards.
+
+    Args:
+        source: the bindings.
+        instances: what is built.
+        registry: the catalogue.
+        load: gives the class of a component.
 
     Raises:
         UserError: a constructor refuses its values, or does not take a binding that the names allow.
@@ -40,7 +51,7 @@ def build(source: Source, instances: Sequence[Instance], registry: Registry) -> 
         gin_config._REGISTRY.pop(selector)
     used = dict.fromkeys(instance.component for instance in instances)
     for name in used:
-        gin.external_configurable(registry.components[name].load(), name=name, module=GIN_MODULE)
+        gin.external_configurable(load(registry.components[name]), name=name, module=GIN_MODULE)
     # Parts that an including file has replaced stay in the text, and are not imported for it.
     gin.parse_config(source.text, skip_unknown=[name for name in registry.components if name not in used])
     try:

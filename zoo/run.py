@@ -13,6 +13,7 @@ Exit codes: 2 a mistake that the message explains, 3 training went astray again
 and again, 69 a device or worker does not answer, 75 stopped by SIGTERM.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ from zoo.console import UserError, command, import_tensorflow, say
 if TYPE_CHECKING:
     from zoo.experiment import Experiment
     from zoo.pipeline import Pipeline
+    from zoo.recipe import Recipe
 
 ACTIONS = ("all", "train", "sample", "evaluate", "check", "describe")
 
@@ -75,10 +77,10 @@ def main() -> int:
     recipe = recipes.load(path, FLAGS.gin_bindings)
     import_tensorflow()
     if FLAGS.deterministic:
-        _make_deterministic()
+        make_deterministic()
     pipeline = recipe.build()
     if FLAGS.do == "describe":
-        return _describe(pipeline)
+        return _describe(recipe, pipeline)
     # Before the first tensor: some strategies must be made when TensorFlow starts.
     strategy = _strategy(pipeline)
     from zoo.experiment import Experiment
@@ -87,7 +89,7 @@ def main() -> int:
     return _run(Experiment(recipe, pipeline, workdir, strategy))
 
 
-def _make_deterministic() -> None:
+def make_deterministic() -> None:
     """One thread between operations: sums are made in one order, whatever else the machine does."""
     import tensorflow as tf
 
@@ -122,10 +124,16 @@ def _list() -> int:
     return 0
 
 
-def _describe(pipeline: "Pipeline") -> int:
-    from zoo import describe
+def _describe(recipe: "Recipe", pipeline: "Pipeline") -> int:
+    from zoo import describe, measure
 
-    description = describe.describe(pipeline)
+    if FLAGS.measure and FLAGS.device:
+        raise UserError("--measure runs on the devices here: it cannot be joined with --device")
+    strategy = _strategy(pipeline) if FLAGS.measure else None  # before the first tensor
+    devices = FLAGS.devices if strategy is None else strategy.num_replicas_in_sync
+    with contextlib.redirect_stdout(sys.stderr):  # what measuring says on its way is not part of the description
+        run = None if strategy is None else lambda plans: measure.measure(recipe.build(), strategy, plans)
+        description = describe.describe(pipeline, FLAGS.device, devices, run)
     say(json.dumps(description, indent=1) if FLAGS.json else describe.render(description))
     return 0
 

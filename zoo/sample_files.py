@@ -1,41 +1,127 @@
 """Sample sets on disk: shards of uint8 images and labels, in the layout of the ADM evaluation suite."""
 
+import contextlib
 import hashlib
+import io
 import json
+import os
 import shutil
+import time
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.console import UserError, say
 from zoo.data.pictures import to_bytes
-from zoo.training.checkpoints import write_text
+from zoo.locks import locked
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what reading a cut or missing npz file raises
+if TYPE_CHECKING:
+    from zoo.sampling import SampleSet
+
+# What reading a cut, altered or missing npz file raises.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+PATIENCE = 10.0  # seconds in which workers that start together agree on whose set the folder is
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> str:
-    """Makes the folder the set of `identity`; shards of another one are removed."""
+# ---- whose set it is
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, identity: dict[str, Any], part: tuple[int, int] = (1, 1)) -> Iterator[str]:
+    """The folder as the set of `identity`, for as long as this worker writes into it; gives the hash of the identity.
+
+    The worker of a whole set has the folder alone. Workers of parts have it together, each alone with its part.
+    Shards of another identity are removed, unless one of their workers is alive.
+
+    Raises:
+        UserError: another process has the folder or the part.
+    """
     text = json.dumps(identity, indent=1, sort_keys=True)
+    what = f"the sample folder {folder}"
+    number, parts = part
+    lock = folder.parent / f".{folder.name}.lock"  # beside the folder, which may be removed
+    with contextlib.ExitStack() as held:
+        if part == (1, 1):
+            held.enter_context(locked(lock, what))
+            if not _is_set_of(folder, text):
+                _make_anew(folder, text)
+        else:
+            own = folder.parent / f".{folder.name}.{number}-of-{parts}.lock"
+            held.enter_context(locked(own, f"part {number}/{parts} of {what}"))
+            held.enter_context(_joined(folder, text, lock, what))
+        yield hashlib.sha256(text.encode()).hexdigest()
+
+
+def _joined(folder: Path, text: str, lock: Path, what: str) -> contextlib.ExitStack:
+    """A shared hold on the folder; who finds a set of others makes it anew in a moment in which nobody holds it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.ExitStack() as held:
+            held.enter_context(locked(lock, what, shared=True, patience=PATIENCE))
+            if _is_set_of(folder, text):
+                return held.pop_all()
+        with contextlib.ExitStack() as alone:
+            try:
+                alone.enter_context(locked(lock, what))
+            except UserError as error:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"{what} is in use by workers that make samples of other weights or settings: wait for them "
+                        "to end, stop them, or choose another --workdir"
+                    ) from error
+                time.sleep(0.05)
+            else:
+                if not _is_set_of(folder, text):
+                    _make_anew(folder, text)
+
+
+def _is_set_of(folder: Path, text: str) -> bool:
     marker = folder / "set.json"
-    # an empty folder is one that another worker is about to claim, not a set of others
-    known = marker.is_file() or any(folder.glob("shard-*.npz"))
-    if known and not (marker.is_file() and marker.read_text() == text):
+    return marker.is_file() and marker.read_text() == text
+
+
+def _make_anew(folder: Path, text: str) -> None:
+    if any(folder.glob("shard-*.npz")):
         say(f"{folder} holds samples of other weights or settings: they are made anew")
-        shutil.rmtree(folder)
-    if not marker.is_file():
-        write_text(marker, text)
-    return hashlib.sha256(text.encode()).hexdigest()
+    shutil.rmtree(folder, ignore_errors=True)
+    _write(folder / "set.json", text.encode(), (1, 1))
+
+
+def tidy(folder: Path, shards: int) -> None:
+    """Removes what is not of a set of so many shards: those that a larger one left, and what was being written.
+
+    Whoever reads the folder takes all it holds. For the worker that has the folder alone.
+    """
+    for path in [*folder.glob("shard-*.npz"), *folder.glob("s0000/shard-*.npz")]:
+        if int(path.stem.removeprefix("shard-")) >= shards:
+            path.unlink()
+    for path in [*folder.glob(".*.partial"), *folder.glob("s0000/.*.partial")]:
+        path.unlink()
+
+
+# ---- reading
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """The place of a shard."""
+    return folder / f"shard-{number:05d}.npz"
+
+
+def exact_path(path: Path) -> Path:
+    """The place of the same images as float32 z_0."""
+    return path.parent / "s0000" / path.name
 
 
 def read_images(folder: Path, indices: np.ndarray, shard: int) -> np.ndarray:
     """Images of a sample set float32 [n, H, W, C] in [-1, 1], unrounded where they were stored so."""
     parts = []
     for number in np.unique(indices // shard):
-        exact = folder / "s0000" / f"shard-{number:05d}.npz"
-        path = exact if exact.is_file() else folder / f"shard-{number:05d}.npz"
+        path = shard_path(folder, number)
+        path = exact_path(path) if exact_path(path).is_file() else path
         try:
             with path.open("rb") as file, np.load(file) as arrays:
                 images = arrays["arr_0"]
@@ -50,35 +136,74 @@ def read_images(folder: Path, indices: np.ndarray, shard: int) -> np.ndarray:
 
 
 def is_whole(path: Path, count: int) -> bool:
-    """Whether a shard is there, undamaged, with exactly `count` images: the last one grows with the set."""
+    """Whether a shard is there, undamaged, with exactly `count` images: the last one grows with the set.
+
+    It must be what writing its arrays gives, byte for byte: the checksums of an npz file do not cover its headers.
+    """
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return len(arrays["arr_0"]) == count
+        content = path.read_bytes()
+        with np.load(io.BytesIO(content)) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        return len(found["arr_0"]) == count and _npz(found) == content
     except DAMAGED:
         return False
 
 
-def remove_beyond(folder: Path, shards: int) -> None:
-    """Removes the shards that a larger set of the same identity left: whoever reads the folder takes all it holds."""
-    for path in [*folder.glob("shard-*.npz"), *folder.glob("s0000/shard-*.npz")]:
-        if int(path.stem.removeprefix("shard-")) >= shards:
-            path.unlink()
+def missing(folder: Path, samples: "SampleSet") -> list[int]:
+    """The numbers of the shards that are not there, or not whole.
+
+    Shard k is made by worker k mod n + 1 of n (`--shard`).
+    """
+    shards = enumerate(samples.shards())
+    return [number for number, indices in shards if not is_whole(shard_path(folder, number), len(indices))]
 
 
-def write_shard(path: Path, images: np.ndarray, labels: np.ndarray | None, keep_float: bool) -> None:
-    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1`; each file is written whole or not at all."""
+# ---- writing
+
+
+def write_shard(
+    path: Path, images: np.ndarray, labels: np.ndarray | None, keep_float: bool, part: tuple[int, int] = (1, 1)
+) -> None:
+    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1`; each file is written whole or not at all.
+
+    Raises:
+        UserError: it could not be written, the disk is full for example; the shards before are whole.
+    """
     arrays = {"arr_0": to_bytes(images)} | ({} if labels is None else {"arr_1": labels.astype(np.int64)})
-    exact = path.parent / "s0000" / path.name
     if keep_float:
-        _write_npz(exact, {**arrays, "arr_0": images.astype(np.float32)})
+        _write(exact_path(path), _npz({**arrays, "arr_0": images.astype(np.float32)}), part)
     else:  # of a set that stored them: a reader would prefer it
-        exact.unlink(missing_ok=True)
-    _write_npz(path, arrays)
+        exact_path(path).unlink(missing_ok=True)
+    _write(path, _npz(arrays), part)
 
 
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
-    partial.replace(path)
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """An npz file; the same arrays give the same bytes, for NumPy writes no time into it."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    return content.getvalue()
+
+
+def _write(path: Path, content: bytes, part: tuple[int, int]) -> None:
+    """Writes beside the place, under a name that no other living worker uses, and renames."""
+    partial = path.with_name(f".{path.name}.{part[0]}-of-{part[1]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} could not be written: {error.strerror}. It needs {len(content):,} bytes, "
+            f"{_free(path):,} are free. All shards before it are whole: make room, and the same command goes on"
+        ) from error
+
+
+def _free(path: Path) -> int:
+    """Bytes free on the disk of a file that may not be there."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(there).free

@@ -1,7 +1,7 @@
 """Sample sets: images by index, in shards, from a cascade of stages."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError, progress
-from zoo.sample_files import claim, is_whole, read_images, remove_beyond, write_shard
+from zoo.sample_files import claimed, exact_path, is_whole, read_images, shard_path, tidy, write_shard
 from zoo.training import randomness
 
 if TYPE_CHECKING:
     from zoo.pipeline import Stage
+
+STEPS = 10  # of a walk in one call of the compiled function: a signal is heard between two calls
 
 
 class Labels(abc.ABC):
@@ -70,7 +72,7 @@ class SampleSet:
     Args:
         count: images.
         labels: of class-conditional models.
-        batch: images in one call of the network; the last batch is padded.
+        batch: images in one call of the network, on one device; the last batch is padded.
         shard: images a file.
     """
 
@@ -87,15 +89,30 @@ class SampleSet:
 
 
 class StageSampler:
-    """Samples images of one stage, a padded batch at a time, with given weights."""
+    """Samples images of one stage with given weights, a padded batch on every device of the current strategy.
+
+    It is made and called in the scope of the strategy that the network was built in (or of none). Of several workers
+    each has its own devices at work, and none waits for another.
+
+    Args:
+        stage: of the recipe.
+        network: built, with any weights.
+        batch: images in one call of the network, on one device. The same batch gives the same pixels to the bit,
+            on however many devices.
+
+    Attributes:
+        at_once: the most images in one call of `sample`: a batch for every device of this process.
+    """
 
     def __init__(self, stage: "Stage", network: keras.Model, batch: int) -> None:
         self.stage, self.network, self.batch = stage, network, batch
+        self.strategy = tf.distribute.get_strategy()
+        self.devices = len(self.strategy.extended.worker_devices) if tf.distribute.has_strategy() else 1
+        self.at_once = batch * self.devices
         self.process = stage.sampler.plan(stage.objective.process)
-        size = stage.size
-        self.shape = (batch, size, size, stage.images.channels)
-        self._start = tf.function(self._prepare)
-        self._step = tf.function(self._reverse_step)
+        self.shape = (batch, stage.size, stage.size, stage.images.channels)
+        self._start = self._compiled(self._prepare)
+        self._walk = self._compiled(self._reverse_steps)
 
     def sample(
         self, key: tf.Tensor, indices: np.ndarray, batch: dict[str, np.ndarray], weights: Sequence[tf.Variable]
@@ -104,20 +121,50 @@ class StageSampler:
 
         Args:
             key: of the stage and the seed; all that is random for image i depends on it and on i alone.
-            indices: int [n], n at most the batch.
+            indices: int [n], n at most `at_once`.
             batch: `label` [n] and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1].
             weights: of the network, in the order of its trainable variables.
         """
-        count = len(indices)
-        padded = tf.constant(_pad(indices, self.batch), tf.int32)
-        given = {name: tf.constant(_pad(value, self.batch)) for name, value in batch.items()}
-        if "label" in given:
-            given["label"] = tf.cast(given["label"], tf.int32)
-        z, inputs = self._start(key, padded, given)
-        values = [variable.read_value() if isinstance(variable, tf.Variable) else variable for variable in weights]
-        for index in reversed(range(self.process.steps)):
-            z = self._step(values, z, inputs, tf.constant(index), key, padded)
-        return z.numpy()[:count]
+        if len(indices) > self.at_once:
+            raise ValueError(f"a batch of {len(indices)} images is larger than the compiled {self.at_once}")
+        if "label" in batch:
+            batch = {**batch, "label": batch["label"].astype(np.int32)}
+        own, given = self._split(indices.astype(np.int32)), {name: self._split(value) for name, value in batch.items()}
+        values = self._values(weights)
+        z, inputs = self._start(key, own, given)
+        for last in range(self.process.steps, 0, -STEPS):
+            z = self._walk(values, z, inputs, tf.constant(last - 1), tf.constant(max(last - STEPS, 0)), key, own)
+        parts = [part.numpy() for part in self.strategy.experimental_local_results(z)]
+        return np.concatenate(parts)[: len(indices)]
+
+    # ---- on the devices
+
+    def _compiled(self, step: Callable[..., Any]) -> tf.types.experimental.PolymorphicFunction:
+        """The function as one graph with a copy for every device."""
+        return tf.function(lambda *arguments: self.strategy.run(step, args=arguments), autograph=False)
+
+    def _share(self, parts: Sequence[Any]) -> Any:
+        """One value for each device of this process, as an argument of a compiled function."""
+        if self.devices == 1:
+            return parts[0]
+        # Of several workers each is asked for the values of all devices, and takes the first ones as its own.
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group % self.devices]
+        )
+
+    def _split(self, values: np.ndarray) -> Any:
+        """Rows for each device; the first row is repeated where there are too few."""
+        padded = np.concatenate([values, np.repeat(values[:1], self.at_once - len(values), axis=0)])
+        return self._share([tf.constant(part) for part in np.split(padded, self.devices)])
+
+    def _values(self, weights: Sequence[tf.Variable]) -> Any:
+        """The weights as each device has them: a copy that another device asks for in every step would be slow."""
+        copies = [self.strategy.experimental_local_results(variable) for variable in weights]
+        return self._share(
+            [[tf.convert_to_tensor(copy[min(i, len(copy) - 1)]) for copy in copies] for i in range(self.devices)]
+        )
+
+    # ---- one device
 
     def _prepare(
         self, key: tf.Tensor, indices: tf.Tensor, batch: dict[str, tf.Tensor]
@@ -128,6 +175,23 @@ class StageSampler:
 
     def _shapes(self, batch: dict[str, tf.Tensor]) -> dict[str, tuple[int, ...]]:
         return {"image": self.shape, **{name: tuple(value.shape) for name, value in batch.items()}}
+
+    def _reverse_steps(
+        self,
+        weights: list[tf.Tensor],
+        z: tf.Tensor,
+        inputs: dict[str, tf.Tensor],
+        first: tf.Tensor,
+        last: tf.Tensor,
+        key: tf.Tensor,
+        indices: tf.Tensor,
+    ) -> tf.Tensor:
+        """From step `first` of the plan down to step `last`, that one included."""
+
+        def body(index: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return index - 1, self._reverse_step(weights, z, inputs, index, key, indices)
+
+        return tf.while_loop(lambda index, _: index >= last, body, (first, z), parallel_iterations=1)[1]
 
     def _reverse_step(
         self,
@@ -151,13 +215,6 @@ class StageSampler:
         return sampler.step(prediction, z, steps, noise, self.process)
 
 
-def _pad(values: np.ndarray, count: int) -> np.ndarray:
-    """Repeats the first entry up to `count` rows."""
-    if len(values) > count:
-        raise ValueError(f"a batch of {len(values)} images is larger than the compiled {count}")
-    return np.concatenate([values, np.repeat(values[:1], count - len(values), axis=0)])
-
-
 def sample_stage(
     stage: "Stage",
     network: keras.Model,
@@ -170,6 +227,8 @@ def sample_stage(
     part: tuple[int, int] = (1, 1),
 ) -> str:
     """Writes the sample set of one stage, shard by shard; whole shards that are there already are kept.
+
+    Called in the scope of the strategy that the network was built in, as `StageSampler` is.
 
     Args:
         stage: of the recipe.
@@ -185,29 +244,32 @@ def sample_stage(
 
     Returns:
         The hash of the identity.
+
+    Raises:
+        UserError: another process makes this set or this part of it, or the disk is full.
     """
-    digest = claim(folder, identity)
-    if part == (1, 1):  # one of several workers may have been given another count than the rest
-        remove_beyond(folder, len(samples.shards()))
-    sampler = StageSampler(stage, network, samples.batch)
-    key = randomness.key(seed, f"{stage.name}/sampling")
-    weights = [variable.value for variable in network.trainable_variables]
-    todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]
-    total = sum(len(indices) for _, indices in todo)
-    with progress(total, f"sampling {stage.name}", "images") as bar:
-        for number, indices in todo:
-            path = folder / f"shard-{number:05d}.npz"
-            if is_whole(path, len(indices)) and (not keep_float or (folder / "s0000" / path.name).is_file()):
-                bar.update(len(indices))
-                continue
-            batch = _inputs(stage, samples, indices, seed, before)
-            parts = []
-            for start in range(0, len(indices), samples.batch):
-                rows = slice(start, start + samples.batch)
-                given = {name: value[rows] for name, value in batch.items()}
-                parts.append(sampler.sample(key, indices[rows], given, weights))
-                bar.update(len(indices[rows]))
-            write_shard(path, np.concatenate(parts), batch.get("label"), keep_float)
+    with claimed(folder, identity, part) as digest:
+        if part == (1, 1):  # one of several workers may have been given another count than the rest
+            tidy(folder, len(samples.shards()))
+        sampler = StageSampler(stage, network, samples.batch)
+        key = randomness.key(seed, f"{stage.name}/sampling")
+        weights = [variable.value for variable in network.trainable_variables]
+        todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]
+        total = sum(len(indices) for _, indices in todo)
+        with progress(total, f"sampling {stage.name}", "images") as bar:
+            for number, indices in todo:
+                path = shard_path(folder, number)
+                if is_whole(path, len(indices)) and (not keep_float or is_whole(exact_path(path), len(indices))):
+                    bar.update(len(indices))
+                    continue
+                batch = _inputs(stage, samples, indices, seed, before)
+                images = []
+                for start in range(0, len(indices), sampler.at_once):
+                    rows = slice(start, start + sampler.at_once)
+                    given = {name: value[rows] for name, value in batch.items()}
+                    images.append(sampler.sample(key, indices[rows], given, weights))
+                    bar.update(len(indices[rows]))
+                write_shard(path, np.concatenate(images), batch.get("label"), keep_float, part)
     return digest
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,17 @@ class Traced:
         trainable: those of them that training changes.
         graph: one forward pass; its placeholders are the inputs, by name, and the weights ("weight...").
         batch: images that the forward pass is made for.
+        largest_weight: numbers in the largest of the weights.
+        blocks: the operations of each block, as (first, end) in the order of the graph; none where the network does
+            not know of recomputation.
     """
 
     parameters: int
     trainable: int
     graph: tf.Graph
     batch: int
+    largest_weight: int = 0
+    blocks: tuple[tuple[int, int], ...] = ()
 
 
 class _Placeholders(keras.StatelessScope):
@@ -55,7 +60,7 @@ class _Placeholders(keras.StatelessScope):
 
 
 def build(stage: "Stage", batch: int = 1) -> Traced:
-    """Traces one forward pass of a stage's network on the inputs that the stage gives it.
+    """Traces one forward pass in training of a stage's network on the inputs that the stage gives it, in float32.
 
     The network's variables have shapes and no values afterwards: it cannot be trained, build the recipe again.
 
@@ -72,15 +77,18 @@ def build(stage: "Stage", batch: int = 1) -> Traced:
             name: tf.compat.v1.placeholder(dtype, shape, name=name)
             for name, (shape, dtype) in stage.input_spec(batch).items()
         }
-        output = stage.network(inputs)
+        inputs["seed"] = tf.compat.v1.placeholder("int32", (2,), name="seed")
+        with _recording_blocks(stage.network, graph) as blocks:
+            output = stage.network(inputs)
     wanted = tuple(stage.output_shape(batch))
     if tuple(output.shape) != wanted:
         raise UserError(
             f"the network returns {_shape(output.shape)}, but {_shape(wanted)} is needed: out_channels must be "
             f"{wanted[-1]}, with a learned variance twice what the images have"
         )
-    trainable = _count(stage.network.trainable_weights)
-    return Traced(_count(stage.network.weights), trainable, graph, batch)
+    sizes = [math.prod(weight.shape) for weight in stage.network.weights]
+    trainable = sum(math.prod(weight.shape) for weight in stage.network.trainable_weights)
+    return Traced(sum(sizes), trainable, graph, batch, max(sizes, default=0), tuple(blocks))
 
 
 @contextlib.contextmanager
@@ -98,6 +106,29 @@ def _forgotten() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _recording_blocks(network: Any, graph: tf.Graph) -> Iterator[list[tuple[int, int]]]:
+    """Notes which operations each block makes, where a network calls its blocks through its `recompute`."""
+    blocks: list[tuple[int, int]] = []
+
+    def record(function: Callable[..., Any], *tensors: Any) -> Any:
+        first = len(graph.get_operations())
+        result = function(*tensors)
+        made = first, len(graph.get_operations())
+        if made[1] > first:  # Keras calls a model without `build` once more, in a graph of its own, to build it
+            blocks.append(made)
+        return result
+
+    if not hasattr(network, "recompute"):
+        yield blocks
+        return
+    before, network.recompute = network.recompute, record
+    try:
+        yield blocks
+    finally:
+        network.recompute = before
+
+
+@contextlib.contextmanager
 def _without_collection() -> Iterator[None]:
     """Tracing makes very many objects that stay: looking through them for garbage takes a sixth of the time."""
     running = gc.isenabled()
@@ -107,10 +138,6 @@ def _without_collection() -> Iterator[None]:
     finally:
         if running:
             gc.enable()
-
-
-def _count(weights: list[Any]) -> int:
-    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def _shape(shape: Any) -> str:

@@ -4,11 +4,11 @@ import hashlib
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from harness.cache import Cache
-from harness.features.network import Extractor, FeatureNetwork
-from harness.features.small_network import SMALLEST, Plan, accuracies, build_network, forward_function, train_network
+from harness.features.devices import ForwardPass
+from harness.features.network import BATCH, Extractor, FeatureNetwork
+from harness.features.small_network import SMALLEST, Plan, accuracies, build_network, train_network
 from harness.images import RealImages
 from zoo.console import UserError, say
 
@@ -109,8 +109,9 @@ class _Classifier(Extractor):
             "parameters": int(network.count_params()),
             "input": "uint8 at its own size; no resize",
         }
-        self._forward = forward_function(network)
+        self._forward = ForwardPass(network, BATCH)
+        self.at_once = self._forward.at_once
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        pooled, logits = self._forward(tf.constant(images))
-        return {"pooled": pooled.numpy(), "logits": logits.numpy()}
+        pooled, logits = self._forward(images)
+        return {"pooled": pooled, "logits": logits}

@@ -12,7 +12,7 @@ from harness.metrics.metric import Features
 from harness.metrics.statistics import Moments
 from zoo.console import UserError, progress
 
-BATCH = 250  # images a forward pass
+BATCH = 250  # images a forward pass on one device
 
 
 class Extractor(abc.ABC):
@@ -22,11 +22,13 @@ class Extractor(abc.ABC):
         title: how protocols call it, such as 'shapes classifier'.
         identity: hash of its weights and its input processing: features of unlike identities are never compared.
         facts: what a result records of it (JSON-able), with `accuracy` on held-out images where it is a classifier.
+        at_once: the most images in one call: `BATCH` for every device of the strategy in whose scope it was made.
     """
 
     title: str
     identity: str
     facts: Mapping[str, Any]
+    at_once: int = BATCH
 
     @abc.abstractmethod
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -62,13 +64,15 @@ def extract(images: ImageSet, network: Extractor, keep: frozenset[str], title: s
     moments: Moments | None = None
     kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
     with progress(images.count, title, "images", leave=False) as bar:
-        for batch, _ in images.batches(BATCH):
+        for batch, _ in images.batches(network.at_once):
             features = network(batch)
             try:
-                found = Moments.of(features["pooled"])
+                # A forward pass at a time: sums depend on their order, and these are to be those of one device.
+                for start in range(0, len(batch), BATCH):
+                    found = Moments.of(features["pooled"][start : start + BATCH])
+                    moments = found if moments is None else moments.merge(found)
             except ValueError as error:
                 raise UserError(f"{images.name}: {error}; the {network.title} cannot describe these images") from error
-            moments = found if moments is None else moments.merge(found)
             for name, arrays in kept.items():
                 arrays.append(features[name])
             bar.update(len(batch))

@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from harness.features.devices import ForwardPass, on_one_device
 from harness.images import ImageSet
 from zoo.console import progress
 
-BATCH = 500  # images a forward pass when testing
+BATCH = 500  # images a forward pass on one device, when testing
 SMALLEST = 8  # pixels a side
 
 
@@ -52,6 +53,7 @@ class Plan:
         return self.learning_rate * min((step + 1) / (0.25 * steps), (steps - step) / (0.75 * steps), 1.0)
 
 
+@on_one_device
 def build_network(shape: tuple[int, int, int], classes: int, width: int, seed: int) -> keras.Model:
     """uint8 or float images [B, H, W, C] in 0..255 -> (features [B, 4 width], logits [B, classes]).
 
@@ -77,6 +79,7 @@ def build_network(shape: tuple[int, int, int], classes: int, width: int, seed: i
     return keras.Model(image, (features, logits))
 
 
+@on_one_device
 def train_network(
     shape: tuple[int, int, int],
     classes: int,
@@ -86,7 +89,7 @@ def train_network(
     labels: np.ndarray,
     title: str,
 ) -> keras.Model:
-    """Trains a new network on images uint8 [N, H, W, C] with labels [N]; a function of its arguments.
+    """Trains a new network on images uint8 [N, H, W, C] with labels [N]; a function of its arguments, on one device.
 
     Stochastic gradient descent with Nesterov momentum: at this length of training it is ahead of Adam.
     """
@@ -141,25 +144,14 @@ def augment(images: tf.Tensor, seed: tf.Tensor, shift: int, mirror: float) -> tf
     return tf.ensure_shape(images, shape)
 
 
-def forward_function(network: keras.Model) -> tf.types.experimental.PolymorphicFunction:
-    """The network as a graph for inference: [B, H, W, C] -> (features, logits)."""
-
-    @tf.function(reduce_retracing=True)
-    def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        features, logits = network(tf.cast(images, tf.float32), training=False)
-        return features, logits
-
-    return forward
-
-
 def accuracies(network: keras.Model, images: ImageSet) -> tuple[float, float]:
     """Shares of images whose class is the first, and among the first five, of the logits."""
-    forward = forward_function(network)
+    forward = ForwardPass(network, BATCH)
     first = among_five = count = 0
-    for batch, labels in images.batches(BATCH):
+    for batch, labels in images.batches(forward.at_once):
         if labels is None:
             raise ValueError(f"{images.name} has no labels")
-        order = np.argsort(-forward(tf.constant(batch))[1].numpy(), axis=1, kind="stable")[:, :5]
+        order = np.argsort(-forward(batch)[1], axis=1, kind="stable")[:, :5]
         first += int((order[:, 0] == labels).sum())
         among_five += int((order == labels[:, None]).any(axis=1).sum())
         count += len(labels)

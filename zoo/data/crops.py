@@ -11,8 +11,12 @@ class Crop(abc.ABC):
     """Maps uint8 [h, w, 3] to uint8 [size, size, 3]; an image that has the size already passes unchanged."""
 
     @abc.abstractmethod
+    def cut(self, picture: Image.Image, size: int) -> Image.Image:
+        """Crops and resizes a picture of any size to size x size pixels."""
+
     def reduce(self, image: np.ndarray, size: int) -> np.ndarray:
         """Crops and resizes a NumPy image, uint8 [h, w, 3] to uint8 [size, size, 3]."""
+        return np.asarray(self.cut(Image.fromarray(image), size))
 
     def __call__(self, image: tf.Tensor, size: int) -> tf.Tensor:
         """Crops inside a tf.data graph; only images that are neither of the size nor of twice the size leave it."""
@@ -47,15 +51,14 @@ class CenterCrop(Crop):
     guided-diffusion, `image_datasets.center_crop_arr`; Pillow's 8-bit resampling throughout.
     """
 
-    def reduce(self, image: np.ndarray, size: int) -> np.ndarray:
-        picture = Image.fromarray(image)
+    def cut(self, picture: Image.Image, size: int) -> Image.Image:
         while min(picture.size) >= 2 * size:
             picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
         scale = size / min(picture.size)
         shape = (round(picture.width * scale), round(picture.height * scale))
         picture = picture.resize(shape, Image.Resampling.BICUBIC)
         left, top = (picture.width - size) // 2, (picture.height - size) // 2
-        return np.asarray(picture.crop((left, top, left + size, top + size)))
+        return picture.crop((left, top, left + size, top + size))
 
     def half(self, image: tf.Tensor, size: int) -> tf.Tensor:
         """One halving as Pillow rounds it: the means of pairs along the width, then along the height, halves up."""
@@ -70,10 +73,9 @@ class BigGANCrop(Crop):
     The paper speaks of area resampling. google/compare_gan resizes the same square bilinearly without antialiasing.
     """
 
-    def reduce(self, image: np.ndarray, size: int) -> np.ndarray:
-        picture = Image.fromarray(image)
+    def cut(self, picture: Image.Image, size: int) -> Image.Image:
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         square = picture.crop((left, top, left + side, top + side))
         resampling = Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC
-        return np.asarray(square.resize((size, size), resampling))
+        return square.resize((size, size), resampling)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError
-from zoo.data.sources import Example, Record, Source, decode_image, nearest_hint, table_records
+from zoo.data.sources import Example, Record, Source, decode_image, nearest_hint, ordered, table_blocks
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "test")
@@ -71,8 +71,16 @@ class ImageFolder(Source):
             digest.update(f"{path}\0{label}\0{(self._root / path).stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 
-    def records(self, split: str, seed: int | None = None, epoch: Any = 0) -> tf.data.Dataset:
-        return table_records(self._table(split), seed, epoch)
+    def records(
+        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        return table_blocks(self._table(split), seed, epoch, offsets).unbatch()
+
+    def order(self, split: str, seed: int, epoch: Any) -> tf.Tensor | None:
+        return ordered(self.count(split), seed, epoch)
+
+    def encoded_bytes(self, split: str) -> int:
+        return sum((self._root / path).stat().st_size for path in self._files(split).paths)
 
     def decode(self, record: Record, size: int, split: str) -> Example:
         encoded = tf.io.read_file(tf.strings.join([str(self._root), record["path"]], separator=os.sep))

@@ -1,10 +1,15 @@
 """What a stage trains on: a source, cropped, flipped, paired with its low-resolution image, endless and resumable."""
 
+import os
+
 import tensorflow as tf
 
+from zoo.data import held
 from zoo.data.crops import Crop
 from zoo.data.flips import RandomFlip
+from zoo.data.held import HeldPictures
 from zoo.data.reading import Block, Reader
+from zoo.data.shares import Share
 from zoo.data.sources import Example, Record, Source
 
 BLOCK_BYTES = 2**20  # whole-array steps (flip, low resolution, float) work on blocks of about this size
@@ -48,6 +53,7 @@ class Images:
         self.channels = channels
         self._splits = {"train": train, "test": test}
         self._reader = Reader(source, self._prepare)
+        self._held: dict[str, HeldPictures] = {}
 
     @property
     def classes(self) -> int:
@@ -70,9 +76,9 @@ class Images:
         return self._splits[role]
 
     def stream(self, seed: int, first: int = 0, count: int | None = None) -> tf.data.Dataset:
-        """Endless, unbatched training elements from number `first` on; what precedes is skipped without decoding.
+        """Unbatched training elements from number `first` on; what precedes is skipped without decoding.
 
-        Element n is record n % count of epoch n // count, in the order of (seed, epoch), so it depends on (seed, n)
+        Element n is record n % records of epoch n // records, in the order of (seed, epoch), so it depends on (seed, n)
         alone. The place of a corrupt record is taken by the next sound one, so that no number moves. Say by `count` how
         many elements will be asked for where that is known: an iterator over an endless stream is slow to give up.
 
@@ -80,8 +86,52 @@ class Images:
             Dataset of {image: float32 [S, S, C] in [-1, 1]; label: int32 [] if there are classes;
             low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for}.
         """
-        blocks = self._reader.endless(self.split("train"), seed, first, self._block, count)
-        return blocks.map(lambda block: self._finish(block, seed), tf.data.AUTOTUNE).unbatch()
+        share = Share(first, None if count is None else first + count)
+        blocks = self._shuffled(seed, share, self._block)
+        return blocks.map(lambda block: self._finish(block, seed), tf.data.AUTOTUNE, deterministic=True).unbatch()
+
+    def batches(
+        self,
+        seed: int,
+        first: int,
+        count: int | None,
+        batch: int,
+        worker: tuple[int, int] = (0, 1),
+        parts: int = 1,
+    ) -> tf.data.Dataset:
+        """One worker's share of the stream, in batches: it reads, decodes and flips no other pictures.
+
+        Global batch k holds elements first + k * batch .. first + (k + 1) * batch - 1 of `stream`. Worker i of n has
+        rows i * batch / n .. (i + 1) * batch / n - 1 of each, as `parts` consecutive batches of batch / (n * parts)
+        rows. So all workers together have the stream of one, pixel for pixel, in order.
+
+        Args:
+            first: number of the first element.
+            count: elements of all global batches together, a multiple of `batch`; None for an endless stream.
+            batch: rows of a global batch, a multiple of workers times parts.
+            worker: (index, number of workers).
+            parts: batches that a worker cuts its rows into, one for each of its replicas.
+
+        Returns:
+            Dataset of elements as in `stream`, with a leading axis of fixed length.
+        """
+        index, workers = worker
+        if not 0 <= index < workers:
+            raise ValueError(f"worker must be (index, workers) with 0 <= index < workers, got {worker}")
+        if parts < 1 or batch < 1 or batch % (workers * parts):
+            raise ValueError(f"batch must be a multiple of workers * parts = {workers * parts}, got {batch}")
+        if count is not None and count % batch:
+            raise ValueError(f"count must be a multiple of batch ({batch}), got {count}")
+        share = Share(first, None if count is None else first + count, batch, index, workers)
+        rows = share.rows // parts
+        whole = self._shuffled(seed, share, min(rows, self._block)).rebatch(rows, drop_remainder=True)
+        finished = whole.map(lambda block: self._finish(block, seed), tf.data.AUTOTUNE, deterministic=True)
+        options = tf.data.Options()
+        options.deterministic = True
+        # Its own threads: the program may have set TensorFlow's to one for the sake of equal bits in training.
+        options.threading.private_threadpool_size = os.cpu_count() or 1
+        options.threading.max_intra_op_parallelism = 1
+        return finished.prefetch(2 * parts).with_options(options)
 
     def examples(
         self, split: str, count: int | None = None, seed: int | None = None, first: int = 0
@@ -101,6 +151,15 @@ class Images:
         blocks = self._reader.finite(self.split(split), seed, first, self._block)
         dataset = blocks.map(self._pair, tf.data.AUTOTUNE).unbatch()
         return dataset if count is None else dataset.take(count)
+
+    def _shuffled(self, seed: int, share: Share, size: int) -> tf.data.Dataset:
+        """Decoded blocks of a share of the stream, of about `size` elements, from memory where that pays."""
+        split = self.split("train")
+        if split not in self._held and held.fits(self.source, split, share, self.size**2 * self.channels):
+            self._held[split] = HeldPictures(self._reader, split, self._block)
+        if split in self._held:
+            return self._held[split].shuffled(seed, share, size)
+        return self._reader.shuffled(split, seed, share, size)
 
     @property
     def _block(self) -> int:

@@ -7,12 +7,13 @@ order that is read, so a jump in the numbers shows the failures, and only then a
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError
+from zoo.data.shares import Share
 from zoo.data.sources import Example, Record, Source
 
-SPARE = 5_000  # records after the last element that may fill its place and those before it, if they are corrupt
 NAMED_IN_ERROR = 5  # corrupt records that an error message lists
 Block = dict[str, tf.Tensor]
 
@@ -35,48 +36,69 @@ class Reader:
         """`NAME: REASON` of every corrupt record met so far, each once."""
         return list(self._problems.values())
 
-    def endless(self, split: str, seed: int, first: int, size: int, count: int | None = None) -> tf.data.Dataset:
-        """Blocks of prepared elements from number `first` on, without end, over epochs in the order of (seed, epoch).
+    def shuffled(self, split: str, seed: int, share: Share, size: int) -> tf.data.Dataset:
+        """Blocks of a share of the endless stream, over epochs in the order of (seed, epoch).
 
-        `count` says how many elements will be asked for: more than that follow, but not for ever. An iterator that is
-        given up takes its cancellation for one more unreadable record and passes over what is left of the stream,
-        which would take a minute of an endless one.
+        A corrupt record's place is taken by the next sound one of the stream, whoever's share that is in: the element
+        of a number depends neither on where reading began nor on the workers. Blocks have `number` (int64 [N], places
+        in the stream) and about `size` elements.
 
-        A corrupt record's place is taken by the next sound one: the element of a number never depends on where reading
-        began. Blocks have `number` (int64 [N], consecutive) and about `size` elements.
+        An iterator over a stream without end is slow to give up: it takes its cancellation for one more unreadable
+        record and passes over what is left.
         """
-        self._require_one_sound(split)
-        epoch, offset = divmod(first, self.source.count(split))
-        epochs = tf.data.Dataset.range(epoch, tf.int64.max)
-        records = epochs.flat_map(lambda number: self.source.records(split, seed, number)).skip(offset)
-        if count is not None:
-            records = records.take(count + SPARE)
+        self.require_one_sound(split)
+        count = self.source.count(split)
+
+        def records(epoch: tf.Tensor) -> tf.data.Dataset:
+            return self.source.records(split, seed, epoch, share.offsets(epoch, count))
 
         def fill(last: tf.Tensor, block: Block) -> tuple[tf.Tensor, Block]:
-            numbers = block["number"]
-            gaps = _gaps(last, numbers)
-            with tf.control_dependencies([self._note(split, seed, last, numbers, gaps)]):
-                filled = {key: tf.repeat(value, gaps, axis=0) for key, value in block.items()}
-            return numbers[-1], filled | {"number": tf.range(last + 1, numbers[-1] + 1)}
+            end = block["number"][-1]
+            whole = tf.equal(end - last, tf.size(block["number"], tf.int64))
+            filled = tf.cond(whole, lambda: block, lambda: self._mended(split, seed, share, last, block))
+            if share.elements is not None:
+                filled = {key: value[: share.elements - 1 - last] for key, value in filled.items()}
+            return end, filled | {"number": share.number(filled["number"])}
 
-        decoded = self._decoded(records.enumerate(first), split).batch(size)
-        return decoded.scan(tf.constant(first - 1, tf.int64), fill)
+        decoded = self._decoded(share.epochs(count).flat_map(records).enumerate(), split)
+        if share.elements is not None:
+            decoded = _with_end(decoded, share.elements)
+        return decoded.batch(size).scan(tf.constant(-1, tf.int64), fill)
 
     def finite(self, split: str, seed: int | None, first: int, size: int) -> tf.data.Dataset:
         """Blocks of the prepared elements of one epoch from record number `first` on, corrupt ones left out."""
         end = max(first, self.source.count(split))
-        decoded = self._decoded(self.source.records(split, seed, 0).enumerate().skip(first), split)
+        records = self.source.records(split, seed, 0, tf.range(first, end, dtype=tf.int64))
+        decoded = _with_end(self._decoded(records.enumerate(first), split), end)
+
+        def name_missing(last: Any, numbers: Any) -> Any:
+            for number in sorted(set(range(int(last) + 1, int(numbers[-1]))) - set(numbers.tolist())):
+                self._name(split, seed, number)
+            return numbers[-1]
 
         def drop(last: tf.Tensor, block: Block) -> tuple[tf.Tensor, Block]:
             numbers = block["number"]
-            with tf.control_dependencies([self._note(split, seed, last, numbers, _gaps(last, numbers))]):
+            named = tf.cond(
+                tf.equal(numbers[-1] - last, tf.size(numbers, tf.int64)),
+                lambda: numbers[-1],
+                lambda: tf.numpy_function(name_missing, [last, numbers], tf.int64),
+            )
+            with tf.control_dependencies([named]):
                 kept = tf.reduce_sum(tf.cast(numbers < end, tf.int32))
             return numbers[-1], {key: value[:kept] for key, value in block.items()}
 
-        # An empty element follows the last record, so that failures at the end leave a gap as well.
-        zeros = {key: tf.zeros([1, *spec.shape], spec.dtype) for key, spec in decoded.element_spec.items()}
-        sentinel = tf.data.Dataset.from_tensor_slices(zeros | {"number": tf.constant([end], tf.int64)})
-        return decoded.concatenate(sentinel).batch(size).scan(tf.constant(first - 1, tf.int64), drop)
+        return decoded.batch(size).scan(tf.constant(first - 1, tf.int64), drop)
+
+    def require_one_sound(self, split: str) -> None:
+        """Raises UserError if no record of the split can be read: an endless stream would look for ever."""
+        prepared = self.source.records(split).map(lambda record: self.prepare(record, split))
+        if any(True for _ in prepared.ignore_errors().take(1)):
+            return
+        count = self.source.count(split)
+        for number in range(min(count, NAMED_IN_ERROR)):
+            self._name(split, None, number)
+        named = "; ".join(self.problems[:NAMED_IN_ERROR]) or "it is empty"
+        raise UserError(f"no image of split '{split}' of {self.source.name} ({count:,} records) can be read: {named}")
 
     def _decoded(self, numbered: tf.data.Dataset, split: str) -> tf.data.Dataset:
         """Prepares (number, record) pairs in parallel, in order, without those that fail."""
@@ -87,29 +109,48 @@ class Reader:
         )
         return prepared.ignore_errors()
 
-    def _note(self, split: str, seed: int | None, last: tf.Tensor, numbers: tf.Tensor, gaps: tf.Tensor) -> tf.Tensor:
-        """Names the records missing between `last` and the numbers; leaves the graph only if there are any."""
+    def _mended(self, split: str, seed: int, share: Share, last: tf.Tensor, block: Block) -> Block:
+        """A block of a share with the gaps after `last` filled. Leaves the graph: corrupt records are rare."""
+        keys = sorted(block)
 
-        def name_missing(last: Any, numbers: Any) -> Any:
-            self._name_missing(split, seed, int(last) + 1, {int(number) for number in numbers})
-            return numbers[-1]
+        def mend(last: Any, *values: Any) -> list[Any]:
+            found = dict(zip(keys, values, strict=True))
+            here = {int(element): row for row, element in enumerate(found["number"])}
+            rows = []
+            for element in range(int(last) + 1, int(found["number"][-1]) + 1):
+                row = {key: found[key][here[element]] for key in keys} if element in here else None
+                row = row or self._next_sound(split, seed, share.number(element))
+                rows.append(row | {"number": np.int64(element)})
+            return [np.stack([row[key] for row in rows]) for key in keys]
 
-        return tf.cond(
-            tf.reduce_any(gaps > 1),
-            lambda: tf.numpy_function(name_missing, [last, numbers], tf.int64),
-            lambda: numbers[-1],
-        )
+        values = [block[key] for key in keys]
+        mended = tf.numpy_function(mend, [last, *values], [value.dtype for value in values])
+        pairs = zip(keys, mended, values, strict=True)
+        return {key: tf.ensure_shape(new, [None, *old.shape[1:]]) for key, new, old in pairs}
 
-    def _name_missing(self, split: str, seed: int | None, start: int, present: set[int]) -> None:
-        """Prepares the missing records once more, one by one, to keep their names and what is wrong with them."""
-        count = self.source.count(split)
-        for number in sorted(set(range(start, max(present))) - present):
-            epoch, offset = divmod(number, count)
-            for record in self.source.records(split, seed, epoch).skip(offset).take(1):
-                position = int(record["position"])
-                if (split, position) not in self._problems:
-                    name = self.source.locate(split, position)
-                    self._problems[split, position] = f"{name}: {self._fault(record, split)}"
+    def _next_sound(self, split: str, seed: int, number: int) -> dict[str, Any]:
+        """The first element after `number`, which cannot be read, that can be."""
+        while True:
+            self._name(split, seed, number)
+            number += 1
+            try:
+                found = self.prepare(self._record(split, seed, number), split)
+            except (tf.errors.OpError, OSError, ValueError):
+                continue
+            return {key: value.numpy() for key, value in found.items()}
+
+    def _record(self, split: str, seed: int | None, number: int) -> Record:
+        """The undecoded record of one number of the stream."""
+        epoch, offset = divmod(number, self.source.count(split))
+        return next(iter(self.source.records(split, seed, epoch, tf.constant([offset], tf.int64))))
+
+    def _name(self, split: str, seed: int | None, number: int) -> None:
+        """Prepares a record that failed once more, to keep its name and what is wrong with it."""
+        record = self._record(split, seed, number)
+        position = int(record["position"])
+        if (split, position) not in self._problems:
+            name = self.source.locate(split, position)
+            self._problems[split, position] = f"{name}: {self._fault(record, split)}"
 
     def _fault(self, record: Record, split: str) -> str:
         """First line of the error that preparing a record raises."""
@@ -120,17 +161,8 @@ class Reader:
             return text.splitlines()[0] if text else type(error).__name__
         return "could not be read at first, but could be later"
 
-    def _require_one_sound(self, split: str) -> None:
-        """Raises UserError if no record of the split can be read: an endless stream would look for ever."""
-        prepared = self.source.records(split).map(lambda record: self.prepare(record, split))
-        if any(True for _ in prepared.ignore_errors().take(1)):
-            return
-        count = self.source.count(split)
-        self._name_missing(split, None, 0, {min(count, NAMED_IN_ERROR)})
-        named = "; ".join(self.problems[:NAMED_IN_ERROR]) or "it is empty"
-        raise UserError(f"no image of split '{split}' of {self.source.name} ({count:,} records) can be read: {named}")
 
-
-def _gaps(last: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """int64 [N]: steps from each number to the one before it, 1 where no record is missing."""
-    return numbers - tf.concat([last[None], numbers[:-1]], axis=0)
+def _with_end(decoded: tf.data.Dataset, end: int) -> tf.data.Dataset:
+    """Adds an empty element of number `end`, so that failures at the end leave a gap as well."""
+    zeros = {key: tf.zeros([1, *spec.shape], spec.dtype) for key, spec in decoded.element_spec.items()}
+    return decoded.concatenate(tf.data.Dataset.from_tensor_slices(zeros | {"number": tf.constant([end], tf.int64)}))

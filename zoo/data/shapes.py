@@ -12,7 +12,7 @@ import tensorflow as tf
 from zoo.console import UserError
 from zoo.data.drawing import BACKGROUNDS, LOOKS, Scenes, render
 from zoo.data.keyed import uniforms
-from zoo.data.sources import Example, Record, Source, nearest_hint, table_records
+from zoo.data.sources import Example, Record, Source, nearest_hint, table_blocks
 
 VERSION = 1  # of the generator: raise it when a pixel changes, so that caches notice
 HELD_BYTES = 256 * 2**20  # a split whose images take no more is drawn once and kept
@@ -64,8 +64,10 @@ class Shapes(Source):
         facts = ("shapes", VERSION, self.seed, split, self.count(split))
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
-    def records(self, split: str, seed: int | None = None, epoch: Any = 0) -> tf.data.Dataset:
-        return table_records({"label": tf.range(self.count(split)) % self.classes}, seed, epoch)
+    def records(
+        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        return table_blocks({"label": tf.range(self.count(split)) % self.classes}, seed, epoch, offsets).unbatch()
 
     def decode(self, record: Record, size: int, split: str) -> Example:
         position = record["position"]

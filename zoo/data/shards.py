@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from zoo.console import UserError
-from zoo.data.sources import permutation, table_records
+from zoo.data.sources import ordered, permutation, table_blocks
 
 HELD_BYTES = 512 * 2**20  # encoded splits up to this size are kept in memory and permuted exactly
 WINDOW_BYTES = 256 * 2**20  # larger ones are permuted inside windows of consecutive shards of about this size
@@ -52,15 +52,20 @@ class Shards:
         self.held = held
         self.window = window
 
-    def records(self, seed: int | None, epoch: Any) -> tf.data.Dataset:
-        """Records {position: int64 [], image: string [] (encoded), label: int64 []} of one epoch."""
+    def records(self, seed: int | None, epoch: Any, offsets: tf.Tensor | None = None) -> tf.data.Dataset:
+        """Records {position: int64 [], image: string [] (encoded), label: int64 []} of one epoch.
+
+        `offsets` (int64 [K], ascending) are the places in its order that are wanted. Of files that are read window by
+        window, a window with any of them is read whole.
+        """
         if self.size <= self.held:
-            serialized = table_records({"serialized": self._table}, seed, epoch)
-        elif seed is None:
-            serialized = tf.data.Dataset.range(len(self.shards)).flat_map(self._read)
-        else:
-            serialized = self._shuffled(seed, epoch)
-        return serialized.batch(64).map(self._parse).unbatch()
+            return table_blocks({"serialized": self._table}, seed, epoch, offsets).map(self._parse).unbatch()
+        wanted = tf.range(self.count, dtype=tf.int64) if offsets is None else offsets
+        return self._windows(seed, epoch, wanted).batch(64).map(self._parse).unbatch()
+
+    def order(self, seed: int, epoch: Any) -> tf.Tensor | None:
+        """int64 [count]: the positions in the order of `records`; None if they are read window by window."""
+        return ordered(self.count, seed, epoch) if self.size <= self.held else None
 
     def _parse(self, block: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Parses a block of tf.train.Examples: several times faster than one by one."""
@@ -102,8 +107,8 @@ class Shards:
         positions = tf.data.Dataset.range(start, start + take)
         return tf.data.Dataset.zip({"position": positions, "serialized": serialized})
 
-    def _shuffled(self, seed: int, epoch: Any) -> tf.data.Dataset:
-        """Shards in a drawn order, cut into windows; each window is read whole and permuted exactly.
+    def _windows(self, seed: int | None, epoch: Any, offsets: tf.Tensor) -> tf.data.Dataset:
+        """Shards in a drawn order, cut into windows; each is read whole and permuted exactly. No seed: file order.
 
         Dataset.shuffle would do nearly the same, but its order depends on tf.random.set_seed as well.
         """
@@ -112,17 +117,29 @@ class Shards:
         shards_per_window = max(1, self.window // shard_bytes)
         records_per_window = max(1, self.window // record_bytes)
 
-        def permute(block: dict[str, tf.Tensor]) -> tf.data.Dataset:
-            positions = block["position"]
-            order = permutation(tf.shape(positions)[0], seed, epoch, positions[0])
-            return tf.data.Dataset.from_tensor_slices({key: tf.gather(value, order) for key, value in block.items()})
+        def wanted(start: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+            """The offsets that lie in a run of the order, counted from its start."""
+            inside = tf.logical_and(offsets >= start, offsets < start + length)
+            return tf.boolean_mask(offsets, inside) - start
 
-        def window(shards: tf.Tensor) -> tf.data.Dataset:
+        def window(start: tf.Tensor, shards: tf.Tensor) -> tf.data.Dataset:
+            def permute(number: tf.Tensor, block: dict[str, tf.Tensor]) -> tf.data.Dataset:
+                positions = block["position"]
+                length = tf.size(positions)
+                order = tf.range(length) if seed is None else permutation(length, seed, epoch, positions[0])
+                mine = wanted(start + number * records_per_window, tf.cast(length, tf.int64))
+                chosen = tf.gather(order, mine)
+                return tf.data.Dataset.from_tensor_slices({key: tf.gather(block[key], chosen) for key in block})
+
             records = tf.data.Dataset.from_tensor_slices(shards).flat_map(self._read)
-            return records.batch(records_per_window).flat_map(permute)
+            return records.batch(records_per_window).enumerate().flat_map(permute)
 
-        order = permutation(len(self.shards), seed, epoch)
-        return tf.data.Dataset.from_tensor_slices(order).batch(shards_per_window).flat_map(window)
+        order = ordered(len(self.shards), seed, epoch)
+        lengths = tf.gather(self._columns[2], order)
+        table = {"shard": order, "start": tf.cumsum(lengths, exclusive=True), "length": lengths}
+        windows = tf.data.Dataset.from_tensor_slices(table).batch(shards_per_window)
+        read = windows.filter(lambda run: tf.size(wanted(run["start"][0], tf.reduce_sum(run["length"]))) > 0)
+        return read.flat_map(lambda run: window(run["start"][0], run["shard"]))
 
 
 def count_records(path: str) -> int:

@@ -52,13 +52,24 @@ class Source(abc.ABC):
         """Hexadecimal hash of what the split holds: name, version, counts and sizes, for caches."""
 
     @abc.abstractmethod
-    def records(self, split: str, seed: int | None = None, epoch: Any = 0) -> tf.data.Dataset:
-        """Undecoded records of one epoch, cheap to skip.
+    def records(
+        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        """Undecoded records of one epoch.
 
         Args:
             seed: None for file order, else the order is a function of (seed, epoch).
             epoch: int or int64 [] tensor, so that an endless stream can count epochs inside tf.data.
+            offsets: int64 [K], ascending places in that order; the records elsewhere are passed over. None for all.
         """
+
+    def order(self, split: str, seed: int, epoch: Any) -> tf.Tensor | None:
+        """int64 [count]: the positions in the order of `records`; None where it is known only by reading."""
+        return None
+
+    def encoded_bytes(self, split: str) -> int:
+        """Size of all encoded pictures, which tells how long decoding takes; 0 if they are drawn."""
+        return 0
 
     @abc.abstractmethod
     def decode(self, record: Record, size: int, split: str) -> Example:
@@ -75,6 +86,11 @@ class Source(abc.ABC):
         """Name by which a person finds the record at `position`: a path, or a file and a record number."""
 
 
+def ordered(count: int, seed: int | None, epoch: Any) -> tf.Tensor:
+    """int64 [count]: positions in file order (no seed), or permuted exactly by (seed, epoch)."""
+    return tf.range(count, dtype=tf.int64) if seed is None else permutation(count, seed, epoch)
+
+
 def permutation(count: Any, *key: Any) -> tf.Tensor:
     """int64 [count] permutation of 0 .. count - 1, a pure function of `key` (integers or int64 tensors).
 
@@ -88,16 +104,20 @@ def permutation(count: Any, *key: Any) -> tf.Tensor:
     return tf.cast(tf.argsort(tf.cast(draws, tf.int64), stable=True), tf.int64)
 
 
-def table_records(table: dict[str, tf.Tensor], seed: int | None, epoch: Any) -> tf.data.Dataset:
-    """Records of columns held in memory ([n] tensors of equal length), permuted exactly by (seed, epoch)."""
-    count = next(iter(table.values())).shape[0]
-    order = tf.range(count, dtype=tf.int64) if seed is None else permutation(count, seed, epoch)
+def table_blocks(
+    table: dict[str, tf.Tensor], seed: int | None, epoch: Any, offsets: tf.Tensor | None = None
+) -> tf.data.Dataset:
+    """Records of columns held in memory ([n] tensors of equal length), permuted exactly by (seed, epoch).
+
+    They come in blocks, because a tf.data step costs microseconds whatever it carries.
+    """
+    order = ordered(next(iter(table.values())).shape[0], seed, epoch)
+    chosen = order if offsets is None else tf.gather(order, offsets)
 
     def gather(positions: tf.Tensor) -> Record:
         return {"position": positions} | {key: tf.gather(column, positions) for key, column in table.items()}
 
-    # Blocks, because a tf.data step costs microseconds whatever it carries.
-    return tf.data.Dataset.from_tensor_slices(order).batch(256).map(gather).unbatch()
+    return tf.data.Dataset.from_tensor_slices(chosen).batch(256).map(gather)
 
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:

@@ -90,8 +90,16 @@ class TFDS(Source):
         runs = [(Path(shard.path).name, shard.skip, shard.take) for shard in shards.shards]
         return hashlib.sha256(repr((facts, runs)).encode()).hexdigest()[:16]
 
-    def records(self, split: str, seed: int | None = None, epoch: Any = 0) -> tf.data.Dataset:
-        return self._shards(split).records(seed, epoch)
+    def records(
+        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        return self._shards(split).records(seed, epoch, offsets)
+
+    def order(self, split: str, seed: int, epoch: Any) -> tf.Tensor | None:
+        return self._shards(split).order(seed, epoch)
+
+    def encoded_bytes(self, split: str) -> int:
+        return self._shards(split).size
 
     def decode(self, record: Record, size: int, split: str) -> Example:
         height, width = self._features()[self.image].shape[:2]

@@ -93,8 +93,16 @@ class TFRecords(Source):
         settings = (split, self.image, self.label, self.first_label, self.class_names)
         return hashlib.sha256(repr((settings, facts)).encode()).hexdigest()[:16]
 
-    def records(self, split: str, seed: int | None = None, epoch: Any = 0) -> tf.data.Dataset:
-        return self._shards(split).records(seed, epoch)
+    def records(
+        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        return self._shards(split).records(seed, epoch, offsets)
+
+    def order(self, split: str, seed: int, epoch: Any) -> tf.Tensor | None:
+        return self._shards(split).order(seed, epoch)
+
+    def encoded_bytes(self, split: str) -> int:
+        return self._shards(split).size
 
     def decode(self, record: Record, size: int, split: str) -> Example:
         example = {"image": decode_image(record["image"])}

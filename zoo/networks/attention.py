@@ -64,7 +64,7 @@ class HeadsFirst(AttentionOrder):
     def split(self, projected: Any, heads: int) -> tuple[Any, Any, Any]:
         tokens, width = projected.shape[1], projected.shape[2] // (3 * heads)
         parts = ops.transpose(ops.reshape(projected, (-1, tokens, heads, 3, width)), (3, 0, 2, 1, 4))
-        return parts[0], parts[1], parts[2]
+        return tuple(ops.unstack(parts, 3))
 
 
 class HeadsLast(AttentionOrder):
@@ -73,7 +73,7 @@ class HeadsLast(AttentionOrder):
     def split(self, projected: Any, heads: int) -> tuple[Any, Any, Any]:
         tokens, width = projected.shape[1], projected.shape[2] // (3 * heads)
         parts = ops.transpose(ops.reshape(projected, (-1, tokens, 3, heads, width)), (2, 0, 3, 1, 4))
-        return parts[0], parts[1], parts[2]
+        return tuple(ops.unstack(parts, 3))
 
 
 class AttentionBlock(keras.layers.Layer):

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from zoo.networks.embeddings import KeyedSeeds, dropout
-from zoo.networks.layers import GroupNorm, GroupNormalisation, convolution, dense
+from zoo.networks.layers import GroupNorm, GroupNormalisation, SiLU, convolution, dense, full_precision
 
 
 class Modulation(abc.ABC):
@@ -19,7 +19,7 @@ class Modulation(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, norm: GroupNorm, h: Any, embedding: Any) -> Any:
-        """h [B, H, W, C] and embedding [B, factor C] -> normalised [B, H, W, C]."""
+        """h [B, H, W, C] and embedding [B, factor C] -> normalised and activated [B, H, W, C]."""
 
 
 class AdaptiveModulation(Modulation):
@@ -36,7 +36,7 @@ class AdditiveModulation(Modulation):
     """The embedding is added before the normalisation (DDPM)."""
 
     def __call__(self, norm: GroupNorm, h: Any, embedding: Any) -> Any:
-        return norm(h + ops.reshape(embedding, (-1, 1, 1, h.shape[-1])))
+        return norm(h + ops.cast(ops.reshape(embedding, (-1, 1, 1, h.shape[-1])), h.dtype))
 
 
 class ResidualBlock(keras.layers.Layer):
@@ -56,12 +56,12 @@ class ResidualBlock(keras.layers.Layer):
         resample: Callable[[Any], Any] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)  # the embedding stays as precise as it comes
         self.channels, self.rate, self.modulation, self.resample = channels, dropout, modulation, resample
-        self.norm_in = normalisation.make("norm_in")
+        self.norm_in = normalisation.make("norm_in", SiLU())
         self.convolution_in = convolution(channels, name="convolution_in")
-        self.projection = dense(modulation.factor * channels, name="projection")
-        self.norm_out = normalisation.make("norm_out")
+        self.projection = dense(modulation.factor * channels, name="projection", dtype=full_precision())
+        self.norm_out = normalisation.make("norm_out", SiLU())
         self.convolution_out = convolution(channels, zero=True, name="convolution_out")
         self.shortcut: keras.layers.Layer | None = None
 
@@ -71,10 +71,10 @@ class ResidualBlock(keras.layers.Layer):
 
     def call(self, x: Any, embedding: Any, seeds: KeyedSeeds | None = None) -> Any:
         """x [B, H, W, C]; embedding [B, E], already activated."""
-        h = ops.silu(self.norm_in(x))
+        h = self.norm_in(x)
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = self.convolution_in(h)
         h = self.modulation(self.norm_out, h, self.projection(embedding))
-        h = self.convolution_out(dropout(ops.silu(h), self.rate, seeds))
+        h = self.convolution_out(dropout(h, self.rate, seeds))
         return h + (x if self.shortcut is None else self.shortcut(x))

@@ -66,16 +66,17 @@ class KeyedSeeds(keras.random.SeedGenerator):
     """Gives seeds that are a function of a key and a counter, and keeps no state.
 
     Keras' own generator gives every replica the same numbers; with a key folded from (run, step, replica) each
-    replica draws its own, and a repeat draws the same.
+    replica draws its own, and a repeat draws the same. Each `part` of a network has seeds of its own, whatever the
+    others draw, so that it can be computed again alone.
     """
 
-    def __init__(self, key: Any) -> None:  # deliberately makes no state variable, so no super().__init__()
-        self.key, self.count = key, 0
+    def __init__(self, key: Any, part: int) -> None:  # deliberately makes no state variable, so no super().__init__()
+        self.key, self.part, self.count = key, part, 0
 
     def next(self, ordered: bool = True) -> Any:
         """A seed uint32 [2]."""
         self.count += 1
-        return ops.cast(self.key, "uint32") + ops.convert_to_tensor(np.array([self.count, 0], np.uint32))
+        return ops.cast(self.key, "uint32") + ops.convert_to_tensor(np.array([self.count, self.part], np.uint32))
 
 
 def dropout(x: Any, rate: float, seeds: KeyedSeeds | None) -> Any:

@@ -1,6 +1,7 @@
 """The U-Net of DDPM, Improved DDPM, CDM and ADM: one network with slots."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,8 +10,10 @@ from keras import ops
 from zoo.networks.attention import SelfAttention
 from zoo.networks.blocks import Modulation, ResidualBlock
 from zoo.networks.embeddings import KeyedSeeds, TimeEmbedding
-from zoo.networks.layers import GroupNormalisation, convolution, dense
+from zoo.networks.layers import GroupNormalisation, SiLU, convolution, dense, full_precision
 from zoo.networks.resampling import Resampling, enlarge2, halve
+
+Recompute = Callable[..., Any]
 
 
 class Enlarging(abc.ABC):
@@ -61,7 +64,13 @@ class UNet(keras.Model):
         low_resolution: the input of super-resolution models.
         classes: number of classes; None for a network that is not told the class.
         dropout: rate inside the residual blocks.
+
+    Attributes:
+        recompute: called with a function and its tensors instead of the function, for every residual block with its
+            attention: what forgets their insides and computes them again for the gradient (zoo/training/gradients.py).
     """
+
+    recompute: Recompute | None = None
 
     def __init__(
         self,
@@ -78,7 +87,7 @@ class UNet(keras.Model):
         classes: int | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(autocast=False)  # a time of 700 is not a number of half precision
         _check(channels=channels, blocks=blocks, out_channels=out_channels, classes=1 if classes is None else classes)
         if not multipliers or any(multiplier <= 0 for multiplier in multipliers):
             raise ValueError(f"multipliers must be positive numbers, one a level, got {multipliers}")
@@ -105,20 +114,22 @@ class UNet(keras.Model):
         self._build_down(size)
         self._build_middle()
         self._build_up(size)
-        self.norm_out = self.normalisation.make("norm_out")
+        self.norm_out = self.normalisation.make("norm_out", SiLU())
         self.convolution_out = convolution(self.out_channels, zero=True, name="convolution_out")
         super().build(shapes)
 
     def _build_embeddings(self) -> None:
-        width = 4 * self.channels
-        self.time_in = dense(width, name="time_in")
-        self.time_out = dense(width, name="time_out")
+        width, dtype = 4 * self.channels, full_precision()
+        self.time_in = dense(width, name="time_in", dtype=dtype)
+        self.time_out = dense(width, name="time_out", dtype=dtype)
         if self.classes is not None:
             normal = keras.initializers.RandomNormal(stddev=1.0)
-            self.label = keras.layers.Embedding(self.classes, width, embeddings_initializer=normal, name="label")
+            self.label = keras.layers.Embedding(
+                self.classes, width, embeddings_initializer=normal, name="label", dtype=dtype
+            )
         if self.low_resolution is not None and self.low_resolution.time is not None:
-            self.augmentation_in = dense(width, name="augmentation_in")
-            self.augmentation_out = dense(width, name="augmentation_out")
+            self.augmentation_in = dense(width, name="augmentation_in", dtype=dtype)
+            self.augmentation_out = dense(width, name="augmentation_out", dtype=dtype)
 
     def _residual(self, channels: int, name: str, resample: Any = None) -> ResidualBlock:
         return ResidualBlock(channels, self.rate, self.normalisation, self.modulation, resample, name=name)
@@ -177,26 +188,34 @@ class UNet(keras.Model):
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Inputs as docs/design.md says -> [B, H, W, out_channels]."""
-        seeds = KeyedSeeds(inputs["seed"]) if "seed" in inputs else None  # given in training only
         embedding = ops.silu(self.embed(inputs))
+        key = inputs.get("seed")  # given in training only
         h = ops.cast(inputs["image"], self.compute_dtype)
         if self.low_resolution is not None:
             low = ops.cast(inputs["low_resolution"], self.compute_dtype)
             h = ops.concatenate([h, self.low_resolution.enlarging(low, h.shape[1:3])], axis=-1)
         skips = []
-        for layers in self.down:
-            h = _apply(layers, h, embedding, seeds)
+        for part, layers in enumerate(self.down):
+            h = self._apply(part, layers, embedding, key, h)
             skips.append(h)
-        h = _apply(self.middle, h, embedding, seeds)
-        for layers in self.up:
-            h = _apply(layers, ops.concatenate([h, skips.pop()], axis=-1), embedding, seeds)
-        return self.convolution_out(ops.silu(self.norm_out(h)))
+        h = self._apply(len(self.down), self.middle, embedding, key, h)
+        for part, layers in enumerate(self.up, len(self.down) + 1):
+            h = self._apply(part, layers, embedding, key, h, skips.pop())
+        return self.convolution_out(self.norm_out(h))
 
+    def _apply(self, part: int, layers: list[keras.layers.Layer], embedding: Any, key: Any, *images: Any) -> Any:
+        """Calls the layers of one part of the network in turn, the first on the concatenated images."""
 
-def _apply(layers: list[keras.layers.Layer], h: Any, embedding: Any, seeds: KeyedSeeds | None) -> Any:
-    for layer in layers:
-        h = layer(h, embedding, seeds=seeds) if isinstance(layer, ResidualBlock) else layer(h)
-    return h
+        def function(embedding: Any, *images: Any) -> Any:
+            seeds = None if key is None else KeyedSeeds(key, part)
+            h = images[0] if len(images) == 1 else ops.concatenate(images, axis=-1)
+            for layer in layers:
+                h = layer(h, embedding, seeds=seeds) if isinstance(layer, ResidualBlock) else layer(h)
+            return h
+
+        if self.recompute is None or not isinstance(layers[0], ResidualBlock):
+            return function(embedding, *images)
+        return self.recompute(function, embedding, *images)
 
 
 def _check(**counts: int) -> None:

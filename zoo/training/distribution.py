@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -286,6 +287,11 @@ def agree(strategy: tf.distribute.Strategy, value: int) -> int:
         lambda context: tf.constant(value if context.replica_id_in_sync_group == 0 else 0, tf.int64)
     )
     return int(strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None))
+
+
+def alone(strategy: tf.distribute.Strategy) -> contextlib.AbstractContextManager[Any]:
+    """The scope for work that the chief does alone: of several workers none may make variables together then."""
+    return strategy.scope() if worker(strategy)[1] == 1 else contextlib.nullcontext()
 
 
 # ------------------------------------------------------------------ checks before work begins

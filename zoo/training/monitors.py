@@ -14,6 +14,7 @@ from zoo.data.pictures import grid, to_bytes, write_grid
 from zoo.sampling import StageSampler
 from zoo.training import randomness
 from zoo.training.checkpoints import write_text
+from zoo.training.distribution import local_replicas
 from zoo.training.selection import Selection
 
 if TYPE_CHECKING:
@@ -89,8 +90,10 @@ class Bystander:
 class Monitor(Bystander):
     """Follows the training of one stage in its folder."""
 
-    def __init__(self, stage: "Stage", state: "State", folder: Path, seed: int) -> None:
-        self.stage, self.state, self.folder, self.seed = stage, state, folder, seed
+    def __init__(
+        self, stage: "Stage", state: "State", strategy: tf.distribute.Strategy, folder: Path, seed: int
+    ) -> None:
+        self.stage, self.state, self.strategy, self.folder, self.seed = stage, state, strategy, folder, seed
         self.settings = stage.training.monitoring
         self.path = folder / "metrics.csv"
         self.bar: Any = None
@@ -129,7 +132,8 @@ class Monitor(Bystander):
         if step % self.settings.log_every == 0:
             self._log(step)
         if self.settings.grid_every and step % self.settings.grid_every == 0:
-            self._grids(step)
+            with self.strategy.scope():
+                self._grids(step)
 
     def _log(self, step: int) -> None:
         counts, losses, norms, seconds = (np.array(column) for column in zip(*self.window, strict=True))
@@ -154,7 +158,7 @@ class Monitor(Bystander):
         began = time.perf_counter()
         count = self.settings.grid_images
         if self.sampler is None:
-            self.sampler = StageSampler(self.stage, self.state.network, count)
+            self.sampler = StageSampler(self.stage, self.state.network, -(-count // local_replicas(self.strategy)))
         examples = next(iter(self.stage.images.examples("test", count=count, seed=self.seed).batch(count)))
         batch = {name: value.numpy() for name, value in examples.items() if name != "image"}
         if "low_resolution" in batch:

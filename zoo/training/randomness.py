@@ -1,5 +1,6 @@
 """Keyed randomness: every number is a function of a key, and nothing is stored."""
 
+import math
 import zlib
 from collections.abc import Mapping
 
@@ -43,8 +44,16 @@ def _number(name: str) -> int:
 
 
 def _draw(seed: tf.Tensor, kind: str, shape: tuple[int, ...]) -> tf.Tensor:
-    if kind == "normal":
-        return tf.random.stateless_normal(shape, seed, alg="philox")
+    """From integers, which are the same everywhere: XLA makes other floats of the same key than the plain graph."""
+    if kind == "normal":  # Box and Muller (1958); at most 5.8 standard deviations
+        first, second = tf.unstack(_uniform(seed, (2, *shape)))
+        return tf.sqrt(-2 * tf.math.log(1 - first)) * tf.cos(2 * math.pi * second)
     if kind == "uniform":
-        return tf.random.stateless_uniform(shape, seed, alg="philox")
+        return _uniform(seed, shape)
     raise ValueError(f"a distribution must be normal or uniform, got {kind}")
+
+
+def _uniform(seed: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Multiples of 2^-24 in [0, 1)."""
+    bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24

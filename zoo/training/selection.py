@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from zoo.console import UserError, progress, say
 from zoo.data.images import Images
@@ -13,6 +14,7 @@ from zoo.data.pictures import to_bytes
 from zoo.sampling import StageSampler
 from zoo.training import randomness
 from zoo.training.checkpoints import Best, Checkpoints, write_text
+from zoo.training.distribution import alone
 
 if TYPE_CHECKING:
     from zoo.pipeline import Stage
@@ -52,8 +54,18 @@ class Selection:
 class Selector:
     """Scores the checkpoints of one stage; its file selection.csv has a row for each."""
 
-    def __init__(self, stage: "Stage", state: "State", checkpoints: Checkpoints, folder: Path, cache: Path, seed: int):
-        self.stage, self.state, self.checkpoints, self.cache, self.seed = stage, state, checkpoints, cache, seed
+    def __init__(
+        self,
+        stage: "Stage",
+        state: "State",
+        strategy: tf.distribute.Strategy,
+        checkpoints: Checkpoints,
+        folder: Path,
+        cache: Path,
+        seed: int,
+    ) -> None:
+        self.stage, self.state, self.strategy, self.seed = stage, state, strategy, seed
+        self.checkpoints, self.cache = checkpoints, cache
         self.settings = stage.training.monitoring.selection
         self.path = folder / "selection.csv"
         self._sampler: StageSampler | None = None
@@ -74,8 +86,10 @@ class Selector:
         """Samples from the averaged weights and scores; the checkpoint of this step is on the disk."""
         if self.settings is None:
             return
-        samples, labels = self._samples()
-        value = self.settings.score.score(samples, labels, self.stage.images, self.cache)
+        with self.strategy.scope():
+            samples, labels = self._samples()
+        with alone(self.strategy):
+            value = self.settings.score.score(samples, labels, self.stage.images, self.cache)
         title = self.settings.score.title(len(samples), self.stage.images)
         rows = {**self._rows(), step: value}
         self._write(rows)

@@ -98,8 +98,8 @@ class Trainer:
         self.state = self.step.state
         self.incidents = Incidents(folder / "incidents.json")
         self.watch = None if self.training.watchdog is None else Watch(self.training.watchdog)
-        self.monitor = Monitor(stage, self.state, folder, seed) if self.is_chief else Bystander()
-        self.selector = Selector(stage, self.state, self.checkpoints, folder, cache or folder / "cache", seed)
+        self.monitor = Monitor(stage, self.state, strategy, folder, seed) if self.is_chief else Bystander()
+        self.selector = Selector(stage, self.state, strategy, self.checkpoints, folder, cache or folder / "cache", seed)
 
     def _make_step(self) -> TrainingStep:
         return TrainingStep(self.stage, self.strategy, self.seed)

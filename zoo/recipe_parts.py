@@ -1,0 +1,151 @@
+"""Network, objective and sampler of a recipe's stages, without TensorFlow: for machines with another backend alone.
+
+Data, training and evaluation are not built but described, by the values that their constructors would be given.
+"""
+
+import ast
+import importlib
+import random
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from zoo import recipe, recipe_building
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, Draws
+from zoo.diffusion.objective import Objective
+from zoo.diffusion.process import ContinuousNoiseProcess
+from zoo.diffusion.samplers import Sampler
+from zoo.registry import Component
+from zoo.signatures import Signatures
+
+# The packages that import Keras alone.
+BACKEND_FREE = ("zoo.networks.", "zoo.diffusion.")
+
+
+class Described:
+    """Stands for a component that is not imported: has the values of its constructor's parameters as attributes."""
+
+    def __init__(self, **parameters: Any) -> None:
+        self.__dict__.update(parameters)
+
+
+class StageParts:
+    """What of a stage runs on any backend: how its network is called, trained and sampled, but not on what.
+
+    Args:
+        stage: a described Stage.
+    """
+
+    def __init__(self, stage: Any) -> None:
+        self.name: str = stage.name
+        self.network: keras.Model = stage.network
+        self.objective: Objective = stage.objective
+        self.sampler: Sampler = stage.sampler
+        self.conditioning: tuple[Conditioning, ...] = tuple(stage.conditioning)
+        self.images, self.training = stage.images, stage.training
+
+    def input_spec(self, batch: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, dtype) of what the network is called with."""
+        continuous = isinstance(self.objective.process, ContinuousNoiseProcess)
+        spec = {name: (shape, "float32") for name, shape in self.image_shapes(batch).items()}
+        spec["logsnr" if continuous else "time"] = ((batch,), "float32")
+        if any(isinstance(part, ClassLabel) for part in self.conditioning):
+            spec["label"] = ((batch,), "int32")
+        if self.images.low_resolution is not None:
+            spec["low_resolution_time"] = ((batch,), "float32")
+        return spec
+
+    def image_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the images of a batch: `image` and, for super-resolution, `low_resolution`."""
+        sizes = {"image": self.images.size, "low_resolution": self.images.low_resolution}
+        return {name: (batch, size, size, self.images.channels) for name, size in sizes.items() if size is not None}
+
+    def output_shape(self, batch: int) -> tuple[int, ...]:
+        """What the network returns."""
+        return (*self.image_shapes(batch)["image"][:3], self.images.channels * self.objective.variance.outputs)
+
+    def build_network(self, seed: int, policy: str = "float32", recompute: Any = None) -> keras.Model:
+        """The network with its variables, initialised from the seed.
+
+        Args:
+            policy: of Keras, which its layers compute under.
+            recompute: see `UNet.recompute`.
+        """
+        # what Keras draws the seeds of initializers from; its own set_random_seed imports TensorFlow where there is one
+        random.seed((seed * 1_000_003 + zlib.crc32(self.name.encode())) % 2**31)
+        before = keras.config.dtype_policy()
+        self.network.dtype_policy = keras.DTypePolicy(policy)
+        self.network.recompute = recompute
+        keras.config.set_dtype_policy(policy)
+        try:
+            self.network({name: keras.KerasTensor(*what) for name, what in self.input_spec(1).items()})
+        finally:
+            keras.config.set_dtype_policy(before)
+        return self.network
+
+    def conditioning_draws(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
+        """What conditioning needs drawn, in training or sampling."""
+        draws: Draws = {}
+        for part in self.conditioning:
+            draws |= part.randomness(shapes)
+        return draws
+
+    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
+        """What a training step needs drawn, given the shapes of its batch."""
+        return {**self.objective.randomness(shapes["image"]), **self.conditioning_draws(shapes)}
+
+    def training_loss(self, network: Any, batch: dict[str, Any], random: dict[str, Any], seed: Any) -> Any:
+        """The loss [B] of a batch of `image`, `label` and `low_resolution`."""
+        inputs: dict[str, Any] = {}
+        for part in self.conditioning:
+            inputs |= part.training_inputs(batch, random)
+        return self.objective.training_loss(network, batch["image"], inputs, random, seed)
+
+    def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+        """Network inputs that stay the same over all steps of a sample."""
+        inputs: dict[str, Any] = {}
+        for part in self.conditioning:
+            inputs |= part.sampling_inputs(batch, random)
+        return inputs
+
+
+def load(path: str | Path, bindings: Sequence[str] = ()) -> list[StageParts]:
+    """The stages of a recipe.
+
+    Args:
+        path: a Gin file, or the name of a recipe in registry.yaml.
+        bindings: Gin bindings that are applied last.
+
+    Raises:
+        UserError: what is wrong with the recipe.
+    """
+    found = recipe.load(path, bindings)
+    found.require_names()
+    pipeline = recipe_building.build(
+        found.source, found.instances, found.registry, lambda component: _class_of(component, found.signatures)
+    ).root
+    return [StageParts(stage) for stage in pipeline.stages]
+
+
+def _class_of(component: Component, signatures: Signatures) -> type:
+    """The class itself where it needs no TensorFlow, else one that keeps its parameters."""
+    if component.target.startswith(BACKEND_FREE):
+        return getattr(importlib.import_module(component.module), component.name)
+    parameters = signatures.of(component.name).parameters.items()
+    defaults = {name: _literal(parameter.default) for name, parameter in parameters if parameter.default is not None}
+
+    def describe(self: Described, **given: Any) -> None:
+        Described.__init__(self, **(defaults | given))
+
+    return type(component.name, (Described,), {"__init__": describe})
+
+
+def _literal(text: str) -> Any:
+    """The value of a default, None where it is more than a number or a text."""
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return None
