@@ -3,10 +3,10 @@
     python tests/chaos.py [--kills 25] [--seed 0] [--recipe tests/recipes/chaos.gin] [--keep FOLDER]
 
 Two runs of one recipe with --deterministic. The first is left alone. The second is killed at random moments of its
-training, some of them inside the writing of a checkpoint, some by SIGTERM; between two kills one checkpoint is cut short
-and a byte of another is flipped. Then its sampling is killed likewise. Nothing is mended by hand: the same command is
-given again. In the end weights, averages and optimizer slots must be equal to the bit, and the npz files byte for byte.
-Exit code 1 where they are not.
+training, some of them inside the writing of a checkpoint, some by SIGTERM; between two kills one checkpoint is cut
+short and a byte of another is flipped. Then its sampling is killed likewise. Nothing is mended by hand: the same
+command is given again. In the end weights, averages and optimizer slots must be equal to the bit, and the npz files
+byte for byte. Exit code 1 where they are not.
 """
 
 import argparse
@@ -100,14 +100,15 @@ def train_in_chaos(run: Run, kills: int, dice: random.Random) -> int:
             "training": lambda rows=rows: run.rows() > rows,
             "writing": lambda rows=rows: run.rows() > rows and run.writing(),
         }[kind]
-        delay = dice.uniform(0, 8) if kind == "start" else dice.uniform(0, 1.5) if kind == "training" else dice.uniform(0, 0.004)
+        delay = dice.uniform(0, {"start": 8, "training": 1.5, "writing": 0.004}[kind])
         by = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         if not run.kill("train", due, delay, by):
             break
         done += 1
         last = run.checkpoints()
-        print(f"{done:3d}  {by.name} {kind:8s} half written: {'yes' if run.writing() else 'no ':3s} "
-              f"{last[-1].parent.parent.name + ' ' + last[-1].name if last else 'no checkpoint'}", flush=True)  # fmt: skip
+        half = "one half written" if run.writing() else ""
+        where = f"{last[-1].parent.parent.name} {last[-1].name}" if last else "no checkpoint"
+        print(f"{done:3d}  {by.name} {kind:8s} {where} {half}", flush=True)
         how = damages.get(done)
         if how and len(last) > 1:
             damage(last[-1], how)
@@ -175,7 +176,8 @@ def main() -> int:
         place = options.keep or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         alone, other = Run(options.recipe, place / "alone"), Run(options.recipe, place / "chaos")
-        print(f"left alone: trained in {alone.finish('train'):.0f} s, sampled in {alone.finish('sample'):.0f} s", flush=True)
+        seconds = alone.finish("train"), alone.finish("sample")
+        print(f"left alone: trained in {seconds[0]:.0f} s, sampled in {seconds[1]:.0f} s", flush=True)
         killed = train_in_chaos(other, options.kills, dice)
         other.finish("train")
         sampling = sample_in_chaos(other, options.sample_kills, dice)

@@ -38,7 +38,10 @@ class InjectedStep(TrainingStep):
         whole = randomness.draw(randomness.fold(randomness.key(0, "test"), position), self.stage.randomness(shapes))
         rows = batch["image"].shape[0]
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
-        return {name: tf.ensure_shape(value[first : first + rows], (rows, *value.shape[1:])) for name, value in whole.items()}
+        return {
+            name: tf.ensure_shape(value[first : first + rows], (rows, *value.shape[1:]))
+            for name, value in whole.items()
+        }
 
     def _apply(self, gradients: list[tf.Tensor], norm: tf.Tensor, step: tf.Tensor) -> None:
         for variable, gradient in zip(self.kept, gradients, strict=True):
@@ -75,9 +78,8 @@ def main(kind: str, out: Path) -> None:
             rows = (folder / label / "metrics.csv").read_text().splitlines()[1:]
             arrays[f"{label}-losses"] = np.array([float(row.split(",")[2]) for row in rows])
         groups = [v for group in trainer.state.groups.values() for v in group.values()]
-        arrays[f"{label}-differing"] = sum(
-            any(not np.array_equal(part, parts[0]) for part in parts) for parts in zip(*local(strategy, groups), strict=True)
-        )
+        copies = list(zip(*local(strategy, groups), strict=True))
+        arrays[f"{label}-differing"] = sum(any(not np.array_equal(a, first) for a in rest) for first, *rest in copies)
     if name == "mirrored":
         arrays |= noise(strategy) | clipping(strategy)
     index, workers = worker(strategy)
@@ -99,7 +101,8 @@ def noise(strategy: tf.distribute.Strategy) -> dict[str, Any]:
     def draw() -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         position = tf.constant(5, tf.int64)
-        return step.draw(batch, randomness.fold(step.key, position, context.replica_id_in_sync_group), position)["noise"]
+        key = randomness.fold(step.key, position, context.replica_id_in_sync_group)
+        return step.draw(batch, key, position)["noise"]
 
     drawn = strategy.experimental_local_results(strategy.run(draw))
     return {"noise": np.stack([part.numpy().reshape(-1) for part in drawn])}

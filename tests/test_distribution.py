@@ -163,7 +163,8 @@ def test_two_workers_share_a_run(tmp_path: Path):
 def test_a_missing_worker_is_named():
     mine, other = free_ports(2)
     began = time.monotonic()
-    with pytest.raises(Unreachable, match=rf"^worker 1 \(localhost:{other}\) did not answer within 0.3 s; .* worker 0$"):
+    message = rf"^worker 1 \(localhost:{other}\) did not answer within 0.3 s; .* worker 0$"
+    with pytest.raises(Unreachable, match=message):
         meet([f"localhost:{mine}", f"localhost:{other}"], 0, patience=0.3)
     assert time.monotonic() - began < 5
     with socket.create_server(("", mine)), pytest.raises(Unreachable, match="cannot listen on its address"):
@@ -222,13 +223,11 @@ def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch):
 def test_a_tpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("TPU_NAME", raising=False)
     monkeypatch.setattr(distribution, "_has_tpu_files", lambda: False)
-    with pytest.raises(UserError, match="there is no TPU on this machine; name one by TPU.name"):
+    with pytest.raises(UserError, match=r"there is no TPU on this machine; name one by TPU\.name"):
         choose("tpu").make()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, c in registry.load().components.items() if c.family == "machines"]
-)
+@pytest.mark.parametrize("name", [name for name, c in registry.load().components.items() if c.family == "machines"])
 def test_contract_of_machines(name: str):
     made = registry.load().components[name].load()()  # every parameter has a default, and making it does no work
     assert isinstance(made, Machines)
@@ -273,5 +272,3 @@ def test_the_replica_step_compiles_by_xla():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     for one, other in zip(step.state.averages[1], plain.state.averages[1], strict=True):
         np.testing.assert_allclose(one, other, atol=2e-3)  # Adam makes full steps of rounding
-
-

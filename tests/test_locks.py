@@ -15,9 +15,9 @@ from zoo.locks import locked
 def test_a_second_holder_is_told_who_has_it(tmp_path: Path):
     path = tmp_path / "stage" / ".lock"
     with locked(path, "the stage folder x"):
-        with pytest.raises(UserError, match=rf"the stage folder x is in use by process {os.getpid()} on .* since \d{{4}}"):
-            with locked(path, "the stage folder x"):
-                pass
+        message = rf"the stage folder x is in use by process {os.getpid()} on .* since \d{{4}}"
+        with pytest.raises(UserError, match=message), locked(path, "the stage folder x"):
+            pass
         with pytest.raises(UserError), locked(path, "it", shared=True):
             pass
     with locked(path, "it"):
@@ -32,10 +32,10 @@ def test_shared_holders(tmp_path: Path):
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
     path = tmp_path / ".lock"
-    program = f"import time\nfrom zoo.locks import locked\nfrom pathlib import Path\nwith locked(Path({str(path)!r}), 'it'):\n"
-    program += "    print('held', flush=True)\n    time.sleep(60)\n"
+    program = "import sys, time\nfrom pathlib import Path\nfrom zoo.locks import locked\n"
+    program += "with locked(Path(sys.argv[1]), 'it'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     root = Path(__file__).parent.parent
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root)
+    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True, cwd=root)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"in use by process {process.pid} "), locked(path, "it"):
@@ -53,10 +53,13 @@ def test_waiting_for_a_short_one(tmp_path: Path):
             pass
 
 
-def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     def refuse(descriptor: int, kind: int) -> None:
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with locked(tmp_path / ".lock", "the folder"):
-        assert "no locks on this file system: see to it that no other process writes into the folder" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "no locks on this file system: see to it that no other process writes into the folder" in said

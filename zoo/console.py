@@ -6,8 +6,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class UserError(Exception):
@@ -97,7 +99,7 @@ def import_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
-def progress(total: int, title: str, unit: str = "", done: int = 0, leave: bool = True) -> tqdm:
+def progress(total: int, title: str, unit: str = "", done: int = 0, leave: bool = True) -> "tqdm":
     """A progress line of less than 80 columns, with the time left.
 
     Args:
@@ -107,6 +109,8 @@ def progress(total: int, title: str, unit: str = "", done: int = 0, leave: bool 
         done: units that an earlier process did.
         leave: whether the line stays when the work is done.
     """
+    from tqdm import tqdm  # the networks alone need none
+
     shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}[{elapsed}<{remaining}]{postfix}"
     return tqdm(
         total=total,

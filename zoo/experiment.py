@@ -38,7 +38,7 @@ class Experiment:
         recipe: what was asked.
         pipeline: as built from it.
         workdir: everything is written below it, and nothing elsewhere.
-        strategy: the machines; None is one device. Of several workers the first (the chief) writes what there is one of.
+        strategy: the machines; None is one device. Of several workers the chief writes what there is one of.
     """
 
     def __init__(

@@ -38,7 +38,9 @@ flags.DEFINE_enum("do", "all", ACTIONS, "what is done; all = train, sample, eval
 flags.DEFINE_string("workdir", None, "where everything is written. Default: runs/NAME-OF-RECIPE")
 flags.DEFINE_multi_string("gin_bindings", [], "a binding that overrides the recipe's, 'SampleSet.count = 50_000'")
 flags.DEFINE_string("stage", None, "only this stage (train, sample)")
-flags.DEFINE_string("strategy", None, "the machines: auto, one, mirrored, multiworker, tpu. Default: as the recipe, or auto")
+flags.DEFINE_string(
+    "strategy", None, "auto, one, mirrored, multiworker or tpu. Default: the recipe's machines, or auto"
+)
 flags.DEFINE_integer("devices", None, "how many devices of this machine (mirrored, describe)", lower_bound=1)
 flags.DEFINE_boolean("deterministic", False, "the same bits in every process on the same devices; slower")
 flags.DEFINE_string("checkpoint", "last", "sample from: last, best (needs Monitoring.selection), or a step")
@@ -103,9 +105,9 @@ def _strategy(pipeline: "Pipeline") -> Any:
     """The tf.distribute strategy that --strategy or the recipe names."""
     from zoo.training.distribution import choose
 
-    chosen = FLAGS.strategy or FLAGS.devices
-    machines = pipeline.machines if pipeline.machines and not chosen else choose(FLAGS.strategy or "auto", FLAGS.devices)
-    return machines.make()
+    if pipeline.machines and not FLAGS.strategy and not FLAGS.devices:
+        return pipeline.machines.make()
+    return choose(FLAGS.strategy or "auto", FLAGS.devices).make()
 
 
 def _recipe_path() -> str:
@@ -153,7 +155,7 @@ def _run(experiment: "Experiment") -> int:
     if FLAGS.do == "all" and part != (1, 1):
         raise UserError("--shard is for --do sample: a part of the samples cannot be scored")
     if part != (1, 1) and experiment.workers > 1:
-        raise UserError("--shard is for independent processes: workers of one strategy share the samples out themselves")
+        raise UserError("--shard is for independent processes: workers of one strategy divide the samples themselves")
     experiment.record()
     if FLAGS.do in ("all", "train"):
         experiment.train(stages)

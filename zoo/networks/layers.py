@@ -101,7 +101,7 @@ class SiLU(Activation):
 class GroupNorm(keras.layers.Layer):
     """Group normalisation, f(norm(x) (1 + scale) + shift), computed and kept in full precision whatever x is.
 
-    It is a fifth of a training step, so its gradient is written by hand: that takes a fifth less time than the
+    It takes a sixth of a training step, so its gradient is written by hand: that takes a fifth less time than the
     automatic one (in half precision a third), and keeps x alone where the automatic one keeps two or three images.
     """
 

@@ -79,7 +79,8 @@ class Checkpoints:
         self.prune()
 
     def _not_written(self, step: int, groups: Groups, error: Exception) -> str:
-        needed = sum(variable.shape.num_elements() * variable.dtype.size for g in groups.values() for variable in g.values())
+        variables = [variable for group in groups.values() for variable in group.values()]
+        needed = sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
         free = shutil.disk_usage(self.directory).free
         last = self.latest()
         before = "there is none before it" if last is None else f"the one of step {last} is whole"

@@ -232,7 +232,9 @@ def meet(addresses: list[str], index: int, patience: float) -> None:
     with _listen(addresses[index]):
         while absent := [(other, address) for other, address in absent if not answers(address)]:
             if time.monotonic() > deadline:
-                raise Unreachable(f"{describe_workers(absent)} did not answer within {patience:g} s; this is worker {index}")
+                raise Unreachable(
+                    f"{describe_workers(absent)} did not answer within {patience:g} s; this is worker {index}"
+                )
             if time.monotonic() > told:
                 say(f"worker {index}: waiting for {describe_workers(absent)}")
                 told += 60

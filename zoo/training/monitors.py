@@ -54,7 +54,9 @@ class Monitoring:
             if period is not None and period < 1:
                 raise ValueError(f"{name} must be positive or None, got {period}")
         if keep_every is not None and keep_every % checkpoint_every:
-            raise ValueError(f"keep_every must be a multiple of checkpoint_every = {checkpoint_every}, got {keep_every}")
+            raise ValueError(
+                f"keep_every must be a multiple of checkpoint_every = {checkpoint_every}, got {keep_every}"
+            )
         if grid_images < 1:
             raise ValueError(f"grid_images must be positive, got {grid_images}")
         self.log_every, self.checkpoint_every, self.grid_every = log_every, checkpoint_every, grid_every

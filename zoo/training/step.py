@@ -88,9 +88,7 @@ class TrainingStep:
         self._compiled = tf.function(self._steps)
         self._part_gradients = self._part if self.training.compiler is None else self.training.compiler(self._part)
 
-    def __call__(
-        self, batches: Iterator[Any], step: int, position: int, count: int, stop: bool = False
-    ) -> StepResult:
+    def __call__(self, batches: Iterator[Any], step: int, position: int, count: int, stop: bool = False) -> StepResult:
         """Takes steps.
 
         Args:

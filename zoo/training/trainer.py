@@ -199,8 +199,8 @@ class Trainer:
         if step < 0 or settings is None or tries >= settings.tries:
             raise Diverged(
                 f"{self.stage.name}: training went astray {tries + 1} times after step {step:,}, each time on other "
-                f"data:\n{self.incidents.account()}\nThe checkpoint of step {step:,} is whole. Lower the learning rate, "
-                f"clip the gradient (Training.clip), or look at the data; then run the same command"
+                f"data:\n{self.incidents.account()}\nThe checkpoint of step {step:,} is whole. Lower the learning "
+                "rate, clip the gradient (Training.clip), or look at the data; then run the same command"
             )
         if self.is_chief:
             say(
