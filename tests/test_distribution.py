@@ -116,7 +116,7 @@ def test_clipping_acts_on_the_reduced_gradient(figures: Figures):
 
 
 def test_two_workers_share_a_run(tmp_path: Path):
-    """Training, samples and scores by two processes; SIGTERM to one stops both, and the same command goes on."""
+    """Training, samples and scores by two processes; SIGTERM to one stops both, SIGKILL too, and both go on."""
     workdir, ports = tmp_path / "run", free_ports(2)
     flags = ("--gin_bindings", "Monitoring.checkpoint_every = 1000", "--gin_bindings", "base/Training.steps = 100")
 
@@ -146,6 +146,18 @@ def test_two_workers_share_a_run(tmp_path: Path):
         assert process.returncode == 75, errors[-3000:]
     (step,) = [int(path.name) for path in (workdir / "stages/base/checkpoints").iterdir() if path.name != "00000000"]
     assert 4 <= step < 100
+
+    workers = launch()  # one is killed: the other says so, and ends
+    before = len(metrics.read_text().splitlines())
+    while len(metrics.read_text().splitlines()) <= before:
+        assert time.monotonic() < deadline
+        assert workers[0].poll() is None, workers[0].communicate()[1][-3000:]
+        time.sleep(0.01)
+    workers[1].kill()
+    _, errors = workers[0].communicate(timeout=LIMIT)
+    workers[1].communicate()
+    assert workers[0].returncode == 69
+    assert "error: worker 1 is gone (or ended with an error of its own): start the command again on all" in errors
 
     workers = launch()
     chief, other = [process.communicate(timeout=LIMIT) for process in workers]

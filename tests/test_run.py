@@ -49,6 +49,19 @@ def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(finished, tmp_path_factory.mktemp("trained") / "run")
 
 
+def test_a_training_that_diverges(call, tmp_path: Path):
+    """Exit code 3, an account of every try, and the same command with a sound rate goes on."""
+    flags = ("--recipe", tiny.RECIPE, "--workdir", tmp_path, "--do", "train", "--stage", "base")
+    code, out, err = call(*flags, "--gin_bindings", "Adam.learning_rate = 1e30")
+    assert code == 3
+    assert out.count("going back to step 0, leaving out 2 batches") == 3
+    assert "base: training went astray 4 times after step 0" in err
+    assert "Lower the learning rate" in err
+    code, out, err = call(*flags, "--gin_bindings", "base/Training.steps = 4")
+    assert code == 0, err
+    assert len(json.loads((tmp_path / "stages/base/incidents.json").read_text())) == 4
+
+
 # ---- what is shown
 
 

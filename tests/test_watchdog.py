@@ -119,12 +119,14 @@ def test_positions(tmp_path: Path):
     incidents = Incidents(tmp_path / "incidents.json")
     assert [incidents.position(step) for step in (0, 5)] == [0, 5]
     assert incidents.until_jump(0) == []
-    incidents.add("one", seen=12, restored=8, write=True)
-    incidents.add("two", seen=10, restored=8, write=True)
-    incidents.add("three", seen=23, restored=20, write=True)
+    incidents.add("one", seen=12, restored=8, gave_up=False, write=True)
+    incidents.add("two", seen=10, restored=8, gave_up=False, write=True)
+    incidents.add("three", seen=23, restored=20, gave_up=False, write=True)
     assert [incidents.position(step) for step in (7, 8, 19, 20)] == [7, 14, 25, 29]
     assert incidents.until_jump(5) == [3]
     assert incidents.tries(8) == 2
     again = Incidents(tmp_path / "incidents.json")
     assert [again.position(step) for step in range(30)] == [incidents.position(step) for step in range(30)]
     assert "step 12: one; back to 8, 4 batches left out" in again.account()
+    again.add("four", seen=21, restored=20, gave_up=True, write=False)
+    assert again.tries(20) == 0  # a run that was mended and started again has all its tries

@@ -5,6 +5,7 @@ import contextlib
 import faulthandler
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -24,6 +25,16 @@ class Unreachable(UserError):
 
     code = 69
     """Exit code: EX_UNAVAILABLE."""
+
+
+# What a collective operation ends with when a worker is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
 
 
 class Machines(abc.ABC):
@@ -289,6 +300,22 @@ def agree(strategy: tf.distribute.Strategy, value: int) -> int:
         lambda context: tf.constant(value if context.replica_id_in_sync_group == 0 else 0, tf.int64)
     )
     return int(strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None))
+
+
+@contextlib.contextmanager
+def told_of_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Says in one message that a worker is gone, instead of TensorFlow's pages; nothing can go on without it."""
+    try:
+        yield
+    except LOST as error:
+        if worker(strategy)[1] == 1:
+            raise
+        tasks = sorted(set(re.findall(r"/job:(\w+)/replica:\d+/task:(\d+)", str(error))))
+        who = " and ".join(f"{job} {task}" for job, task in tasks) or "another worker"
+        raise Unreachable(
+            f"{who} is gone (or ended with an error of its own): start the command again on all workers, and it goes on "
+            "from the last checkpoint"
+        ) from error
 
 
 def alone(strategy: tf.distribute.Strategy) -> contextlib.AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from zoo.console import Terminated, UserError, say, termination
 from zoo.training.checkpoints import Checkpoints
-from zoo.training.distribution import agree, check_batch, local_replicas, worker
+from zoo.training.distribution import agree, check_batch, local_replicas, told_of_lost_workers, worker
 from zoo.training.monitors import Bystander, Monitor, Monitoring
 from zoo.training.optimizers import Optimizer
 from zoo.training.precisions import Float32, Precision
@@ -124,7 +124,8 @@ class Trainer:
                 return
             self.monitor.start(step, total)
             try:
-                self._loop(step, total)
+                with told_of_lost_workers(self.strategy):
+                    self._loop(step, total)
             finally:
                 self.monitor.finish()
 
@@ -195,8 +196,9 @@ class Trainer:
         step = agree(self.strategy, -1 if found is None else found)
         settings = self.training.watchdog
         tries = self.incidents.tries(step)
-        incident = self.incidents.add(problem, seen, step, write=self.is_chief)
-        if step < 0 or settings is None or tries >= settings.tries:
+        gives_up = step < 0 or settings is None or tries >= settings.tries
+        incident = self.incidents.add(problem, seen, step, gives_up, write=self.is_chief)
+        if gives_up:
             raise Diverged(
                 f"{self.stage.name}: training went astray {tries + 1} times after step {step:,}, each time on other "
                 f"data:\n{self.incidents.account()}\nThe checkpoint of step {step:,} is whole. Lower the learning "

@@ -75,6 +75,8 @@ class Incident(NamedTuple):
     skipped: int
     """Batches that are left out from there on."""
     date: str
+    gave_up: bool = False
+    """Whether training stopped with it: the tries of the next run are counted anew."""
 
 
 class Incidents:
@@ -96,13 +98,14 @@ class Incidents:
         return [min(ahead)] if ahead else []
 
     def tries(self, restored: int) -> int:
-        """How often this checkpoint was gone back to."""
-        return sum(incident.restored == restored for incident in self._list)
+        """How often this checkpoint was gone back to since training last gave up."""
+        last = max((number for number, incident in enumerate(self._list) if incident.gave_up), default=-1)
+        return sum(incident.restored == restored for incident in self._list[last + 1 :])
 
-    def add(self, problem: str, seen: int, restored: int, write: bool) -> Incident:
+    def add(self, problem: str, seen: int, restored: int, gave_up: bool, write: bool) -> Incident:
         """Notes an incident; `write` where this process keeps the file."""
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        incident = Incident(problem, seen, restored, seen - restored, date)
+        incident = Incident(problem, seen, restored, seen - restored, date, gave_up)
         self._list.append(incident)
         if write:
             write_text(self.path, json.dumps([entry._asdict() for entry in self._list], indent=1))
