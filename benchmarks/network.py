@@ -1,7 +1,7 @@
 """Speed of a recipe's network on either backend: forward pass, training step and sampling.
 
     python benchmarks/network.py --recipe recipes/quickstart.gin [--stage base] [--batch 16]
-    KERAS_BACKEND=jax python benchmarks/network.py --recipe R --precision bfloat16 --recompute --json
+    KERAS_BACKEND=jax python benchmarks/network.py --recipe R --precision bfloat16 --recompute --json FILE
 
 Needs Keras, NumPy, Gin, PyYAML and the backend alone: with JAX no TensorFlow, and no installation of the project.
 Achieved FLOP/s count matrix products and convolutions, a training step as three forward passes (what recomputation
@@ -12,7 +12,6 @@ counted.
 
 import abc
 import argparse
-import json
 import math
 import os
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from zoo.console import UserError, command, import_tensorflow, say  # noqa: E402
 
@@ -33,6 +32,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
+from yardsticks import write_figures  # noqa: E402
 
 from zoo import recipe_parts  # noqa: E402
 from zoo.recipe_parts import StageParts  # noqa: E402
@@ -365,13 +365,32 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="calls that are timed")
     parser.add_argument("--matrix", type=int, help="side of the matrices; 2048 on a processor, else 8192")
     parser.add_argument("--gin_bindings", action="append", default=[], help="as of zoo.run")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     figures = measure(arguments)
-    if arguments.json:
-        say(json.dumps(figures, indent=1))
-    else:
-        report(figures)
+    report(figures)
+    if arguments.json is not None:
+        write_figures(arguments.json, "network", named(figures))
+
+
+def named(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures by names that say their units."""
+    fractions = figures["fraction_of_matrix_product"]
+    return {
+        "parameters_count": figures["parameters"],
+        "batch_count": figures["batch"],
+        "forward_per_image_count": figures["forward_flops_per_image"],
+        "matrix_rate": figures["matrix_product_flops"],
+        **{f"{_word(name)}_seconds": value["median"] for name, value in figures["seconds"].items()},
+        **{f"{_word(name)}_fraction_of_matrix_rate": value for name, value in fractions.items()},
+        "training_images_per_second": figures["training_images_per_second"],
+        "evaluations_per_second": figures["network_evaluations_per_second"],
+        "sampled_images_per_second": figures["sampled_images_per_second"],
+    }
+
+
+def _word(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 if __name__ == "__main__":

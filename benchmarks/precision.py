@@ -1,14 +1,13 @@
 """Seconds of a training step in half precision against float32, step by step in turn; and whether the losses agree.
 
     python benchmarks/precision.py [--recipe benchmarks/training_step.gin] [--batch 16] [--steps 20]
-        [--precision bfloat16] [--json]
+        [--precision bfloat16] [--json FILE]
 
 Both networks start from the same weights and learn the same batch with the same noise, so their losses can be compared
 step by step. The steps take turns, and the ratio is the median of those of neighbours: on a shared machine both suffer.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -23,6 +22,8 @@ from network import BACKENDS, POLICIES, MatrixRate, choose, example  # noqa: E40
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+
+from yardsticks import write_figures  # noqa: E402
 
 from zoo.console import command, say  # noqa: E402
 
@@ -91,13 +92,24 @@ def main() -> None:
     parser.add_argument("--precision", choices=[name for name in POLICIES if name != "float32"], default="bfloat16")
     parser.add_argument("--matrix", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--gin_bindings", action="append", default=[], help="as of zoo.run")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     figures = measure(arguments)
-    if arguments.json:
-        say(json.dumps(figures, indent=1))
-    else:
-        report(figures)
+    report(figures)
+    if arguments.json is not None:
+        write_figures(arguments.json, "precision", named(figures))
+
+
+def named(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures by names that say their units."""
+    return {
+        **{f"{name}_step_seconds": value for name, value in figures["seconds"].items()},
+        **{f"{name}_processor_seconds": value for name, value in figures["processor_seconds"].items()},
+        **{f"{name}_matrix_rate": value for name, value in figures["matrix_product_flops"].items()},
+        "speed_up_ratio": figures["speed_up"],
+        "processor_speed_up_ratio": figures["processor_speed_up"],
+        "largest_loss_difference_fraction": figures["largest_loss_difference"],
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def uniforms(key: tuple[int, int], indices: np.ndarray, count: int) -> np.ndarra
     golden = np.uint64(GOLDEN)
     state = np.zeros([1], np.uint64)
     for part in key:
-        state = _mix(state + np.uint64(part % 2**64) * golden + golden)
+        state = _mix(state + np.array([part % 2**64], np.uint64) * golden + golden)  # arrays wrap around silently
     rows = _mix(state + np.asarray(indices).astype(np.uint64) * golden)
     bits = _mix(rows[:, None] + np.arange(1, count + 1, dtype=np.uint64) * golden)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

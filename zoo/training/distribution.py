@@ -313,8 +313,8 @@ def told_of_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
         tasks = sorted(set(re.findall(r"/job:(\w+)/replica:\d+/task:(\d+)", str(error))))
         who = " and ".join(f"{job} {task}" for job, task in tasks) or "another worker"
         raise Unreachable(
-            f"{who} is gone (or ended with an error of its own): start the command again on all workers, and it goes on "
-            "from the last checkpoint"
+            f"{who} is gone (or ended with an error of its own): start the command again on all workers, and it goes "
+            "on from the last checkpoint"
         ) from error
 
 
