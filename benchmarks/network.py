@@ -379,7 +379,7 @@ def named(figures: dict[str, Any]) -> dict[str, Any]:
     return {
         "parameters_count": figures["parameters"],
         "batch_count": figures["batch"],
-        "forward_per_image_count": figures["forward_flops_per_image"],
+        "forward_flops_per_image": figures["forward_flops_per_image"],
         "matrix_rate": figures["matrix_product_flops"],
         **{f"{_word(name)}_seconds": value["median"] for name, value in figures["seconds"].items()},
         **{f"{_word(name)}_fraction_of_matrix_rate": value for name, value in fractions.items()},

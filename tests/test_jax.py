@@ -173,7 +173,7 @@ def test_the_benchmark_measures_the_same_network_on_both_backends(tmp_path: Path
     for name in ("parameters_count", "batch_count"):
         assert ours[name] == theirs[name]
     # JAX enlarges the low-resolution image by small matrix products
-    assert theirs["forward_per_image_count"] == pytest.approx(ours["forward_per_image_count"], rel=1e-3)
+    assert theirs["forward_flops_per_image"] == pytest.approx(ours["forward_flops_per_image"], rel=1e-3)
     for figures in (ours, theirs):
         for name in ("forward", "sampling_step", "training_step"):
             assert figures[f"{name}_seconds"] > 0
