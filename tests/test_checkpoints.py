@@ -148,6 +148,22 @@ def test_choose(saved: Checkpoints, tmp_path: Path):
         saved.choose("last")
 
 
+def test_training_does_not_begin_anew_over_damaged_ones(saved: Checkpoints, tmp_path: Path):
+    assert saved.resume_from() == 10
+    assert Checkpoints(tmp_path / "nothing").resume_from() is None
+    for step in (5, 10):
+        flip(saved.directory / f"{step:08d}")
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged; to train this stage anew, remove"):
+        saved.resume_from()
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_read(saved: Checkpoints):
+    """As by the training of the stage, which keeps the last few only."""
+    shutil.rmtree(saved.directory / "00000010")
+    with pytest.raises(UserError, match="was removed while it was read: is the stage being trained"):
+        saved.restore(10, groups(0))
+
+
 def renamed(some: Groups, names: list[str]) -> Groups:
     return {group: dict(zip(names, variables.values(), strict=True)) for group, variables in some.items()}
 

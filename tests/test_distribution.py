@@ -258,11 +258,11 @@ def test_one_device():
 )
 def test_a_batch_that_does_not_divide_names_the_nearest(batch: int, replicas: int, micro_batches: int, nearest: str):
     with pytest.raises(
-        UserError, match=f"Training.batch = {batch} does not divide .* the nearest that does: {nearest}$"
+        UserError, match=f"base: Training.batch = {batch} does not divide .* the nearest that does: {nearest}$"
     ):
-        check_batch(batch, replicas, micro_batches)
+        check_batch("base", batch, replicas, micro_batches)
     for better in map(int, nearest.split(" or ")):
-        check_batch(better, replicas, micro_batches)
+        check_batch("base", better, replicas, micro_batches)
 
 
 # ---- the nearest proof of a TPU that a processor allows

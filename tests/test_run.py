@@ -151,6 +151,8 @@ def test_mistakes_before_anything_is_built(call, flags: list[str], message: str)
         (["--do", "sample", "--labels", "1"], "no checkpoint in .*: train the stage first"),
         (["--do", "sample", "--labels", "cat,dog"], "--labels must be whole numbers such as 207,933, got cat,dog"),
         (["--do", "evaluate"], "samples"),
+        (["--do", "evaluate", "--shard", "1/2"], "--shard is for a sample set"),
+        (["--gin_bindings", "sr/Training.micro_batches = 3"], "batch = 8 does not divide into 3 micro-batches"),
         (["--gin_bindings", "Training.ema = 2.0"], r"ema must be in \[0, 1\), .* got 2.0"),
     ],
 )

@@ -41,8 +41,8 @@ class Switches:
     replicas: int = 1
     sharded: bool = False
 
-    def bindings(self, before: "Switches") -> list[str]:
-        """What to write in a recipe, or to have, to come from other switches to these."""
+    def bindings(self, before: "Switches", scope: str = "") -> list[str]:
+        """What to write in a recipe, or to have, to come from other switches to these; `scope` is "base/" or none."""
         precisions = {"mixed_bfloat16": "@BFloat16()", "mixed_float16": "@Float16()", FLOAT32: "@Float32()"}
         texts = []
         if self.sharded and not before.sharded:
@@ -50,18 +50,18 @@ class Switches:
         elif self.replicas != before.replicas:
             texts.append(f"{self.replicas} devices")
         if self.micro_batches != before.micro_batches:
-            texts.append(f"Training.micro_batches = {self.micro_batches}")
+            texts.append(f"{scope}Training.micro_batches = {self.micro_batches}")
         if self.recompute and not before.recompute:
-            texts.append("Training.recomputation = @RecomputeBlocks()")
+            texts.append(f"{scope}Training.recomputation = @RecomputeBlocks()")
         if self.policy != before.policy:
-            texts.append(f"Training.precision = {precisions[self.policy]}")
+            texts.append(f"{scope}Training.precision = {precisions[self.policy]}")
         return texts
 
 
 def switches_of(stage: "Stage", replicas: int) -> Switches:
     """The switches that a stage's recipe sets."""
     training = stage.training
-    check_batch(training.batch, replicas, training.micro_batches)
+    check_batch(stage.name, training.batch, replicas, training.micro_batches)
     return Switches(
         training.micro_batches, training.precision.policy, training.recomputation is not None, replicas=replicas
     )

@@ -156,7 +156,7 @@ class _Forecast:
         return budget.remedies(self.work, self.switches, self.device)
 
     def _remedy(self, remedy: budget.Remedy) -> dict[str, Any]:
-        changes = [] if remedy.switches is None else remedy.switches.bindings(self.switches)
+        changes = [] if remedy.switches is None else remedy.switches.bindings(self.switches, f"{self.stage.name}/")
         return {**asdict(remedy), "changes": changes}
 
     def _beside(self, measured: "Measurement") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from zoo.sample_files import missing, read_images
 from zoo.sampling import GivenLabels, StageSampler, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, write_text
-from zoo.training.distribution import agree, alone, worker
+from zoo.training.distribution import agree, alone, check_batch, worker
 from zoo.training.trainer import Trainer, restore_network
 
 PACKAGES = ("tensorflow", "keras", "numpy", "gin-config", "tensorflow-datasets", "tensorflow-gan", "scipy", "pillow")
@@ -99,7 +99,9 @@ class Experiment:
 
     def train(self, stages: list[Stage]) -> None:
         """Trains stages one after the other; each goes on where its last checkpoint ends."""
-        for stage in stages:
+        for stage in stages:  # all of them before the first is trained
+            training = stage.training
+            check_batch(stage.name, training.batch, self.strategy.num_replicas_in_sync, training.micro_batches)
             problem = stage.images.source.missing()
             if problem:
                 raise UserError(f"stage '{stage.name}': {problem}")
@@ -107,12 +109,13 @@ class Experiment:
                 stage.check_classes()
             except ValueError as error:
                 raise UserError(str(error)) from error
+        for stage in stages:
             self._train(stage)
 
     def _train(self, stage: Stage) -> None:
         folder = self.stage_folder(stage)
         with self._writing(folder / ".lock", f"the stage folder {folder}"):
-            found = Checkpoints(folder / "checkpoints").latest() if self.is_chief else None
+            found = Checkpoints(folder / "checkpoints").resume_from() if self.is_chief else None
             done = agree(self.strategy, -1 if found is None else found)
             if done >= stage.training.steps:
                 if self.is_chief:
@@ -142,6 +145,8 @@ class Experiment:
         """
         if self.workers > 1:
             part = self.worker + 1, self.workers
+        for stage in stages:  # what is not there is found before anything is sampled
+            Checkpoints(self.stage_folder(stage) / "checkpoints").choose(checkpoint)
         for stage in stages:
             before = self.pipeline.before(stage)
             if before is None and stage.images.low_resolution is not None:
@@ -223,8 +228,8 @@ class Experiment:
         absent = missing(samples, self.pipeline.samples)
         if absent:
             raise UserError(
-                f"{len(absent)} of {len(self.pipeline.samples.shards())} shards of {samples} are missing or damaged: "
-                f"{_few(absent)}; run --do sample, of n independent workers --shard k % n + 1 / n makes shard k"
+                f"{len(absent)} of the {len(self.pipeline.samples.shards())} files of {samples} are missing or damaged "
+                f"(shard {_few(absent)}): run --do sample, which makes only what is missing"
             )
         with alone(self.strategy):
             result = evaluation.evaluate(

@@ -89,7 +89,7 @@ def measure_stage(
     stage = copy.copy(stage)
     stage.training = copy.copy(stage.training)
     stage.training.batch, stage.training.micro_batches = images, micro_batches
-    check_batch(images, replicas, micro_batches)
+    check_batch(stage.name, images, replicas, micro_batches)
     memory = _Memory(strategy)
     began = time.perf_counter()
     step = TrainingStep(stage, strategy, seed=0)
@@ -160,6 +160,10 @@ def _sampling(stage: "Stage", step: TrainingStep, strategy: tf.distribute.Strate
 # ------------------------------------------------------------------ memory
 
 
+# Less is a toy network, most of whose tensors the allocator leaves out.
+SEEN_BYTES = 32 * 2**20
+
+
 class _Memory:
     """The most memory that a replica takes from here on, as TensorFlow's allocator counts it.
 
@@ -176,9 +180,11 @@ class _Memory:
 
     @property
     def peak(self) -> float | None:
-        """Bytes a replica beyond what there was at the start; None where nobody counts."""
+        """Bytes a replica beyond what there was at the start; None where nobody counts, or hardly anything is seen."""
         peak = self._told("peak")
-        return None if peak is None or self.before is None else max(0, peak - self.before) / self.replicas
+        if peak is None or self.before is None or peak - self.before < SEEN_BYTES:
+            return None
+        return (peak - self.before) / self.replicas
 
     def restart(self) -> None:
         """Forgets the peak up to here."""

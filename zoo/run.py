@@ -9,8 +9,9 @@
     python -m zoo.run --list                                     the recipes of this zoo
 
 The same command after a crash goes on where the last checkpoint or shard ends.
-Exit codes: 2 a mistake that the message explains, 3 training went astray again
-and again, 69 a device or worker does not answer, 75 stopped by SIGTERM.
+Exit codes: 1 --do check found mistakes, 2 a mistake that the message explains,
+3 training went astray again and again, 69 a device or worker does not answer,
+75 stopped by SIGTERM, 130 stopped by the keyboard.
 """
 
 import contextlib
@@ -144,6 +145,8 @@ def _run(experiment: "Experiment") -> int:
     pipeline = experiment.pipeline
     stages = pipeline.stages if FLAGS.stage is None else [pipeline.stage(FLAGS.stage)]
     part = _part(FLAGS.shard)
+    if part != (1, 1) and (FLAGS.do != "sample" or FLAGS.labels or FLAGS.low_resolution):
+        raise UserError("--shard is for a sample set (--do sample without --labels): nothing else is done in parts")
     if experiment.is_chief:
         _greet(experiment)
     if FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution):
@@ -152,8 +155,6 @@ def _run(experiment: "Experiment") -> int:
         raise UserError(
             "--labels, --low_resolution and, with one of them, --count make pictures: they need --do sample"
         )
-    if FLAGS.do == "all" and part != (1, 1):
-        raise UserError("--shard is for --do sample: a part of the samples cannot be scored")
     if part != (1, 1) and experiment.workers > 1:
         raise UserError("--shard is for independent processes: workers of one strategy divide the samples themselves")
     experiment.record()

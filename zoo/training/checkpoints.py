@@ -119,6 +119,19 @@ class Checkpoints:
             say(f"checkpoint {step} is damaged ({problem}); trying the one before")
         return None
 
+    def resume_from(self) -> int | None:
+        """The last step whose checkpoint is whole; None where none was ever written.
+
+        Raises:
+            UserError: there are checkpoints, all of them damaged: a training must not begin anew over them unasked.
+        """
+        step = self.latest()
+        if step is None and self.steps():
+            raise UserError(
+                f"every checkpoint in {self.directory} is damaged; to train this stage anew, remove that folder"
+            )
+        return step
+
     def problem(self, step: int) -> str | None:
         """What is wrong with the checkpoint of a step, None if it is whole."""
         folder = self.directory / f"{step:08d}"
@@ -140,7 +153,12 @@ class Checkpoints:
             _check_fit(folder, groups)
             status = _checkpoint(groups).read(str(folder / "variables"))
             status.assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, ValueError, OSError, tf.errors.OpError) as error:
+            if not folder.is_dir():
+                raise UserError(
+                    f"the checkpoint {folder} was removed while it was read: is the stage being trained? Run the same "
+                    "command again, or name a checkpoint that is kept (--checkpoint STEP)"
+                ) from error
             raise UserError(
                 f"the checkpoint {folder} does not fit this recipe's network: {str(error).splitlines()[0]}"
             ) from error
@@ -165,7 +183,7 @@ class Checkpoints:
             if best is None or best.step not in steps:
                 raise UserError(
                     f"--checkpoint best: the checkpoints in {self.directory} were not scored; bind "
-                    "Monitoring.selection in training, or take last or a step"
+                    "Monitoring.selection in training, with Selection.every below its steps, or take last or a step"
                 )
             which = str(best.step)
         if not which.isdigit() or int(which) not in steps:

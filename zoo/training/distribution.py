@@ -137,7 +137,7 @@ class TPU(Machines):
                 strategy = tf.distribute.TPUStrategy(resolver)
                 check_all_reduce(strategy)
         except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-            raise UserError(f"--strategy tpu: no connection to TPU '{name}': {str(error).splitlines()[0]}") from error
+            raise Unreachable(f"no connection to TPU '{name}': {str(error).splitlines()[0]}") from error
         return strategy
 
 
@@ -364,13 +364,17 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def check_batch(batch: int, replicas: int, micro_batches: int) -> None:
-    """Raises UserError where a global batch does not divide; the nearest batches that do are named."""
+def check_batch(stage: str, batch: int, replicas: int, micro_batches: int) -> None:
+    """Raises UserError where the global batch of a stage does not divide; the nearest batches that do are named."""
     unit = replicas * micro_batches
     if batch % unit:
-        lower, upper = batch // unit * unit, (batch // unit + 1) * unit
-        nearest = f"{lower} or {upper}" if lower else f"{upper}"
+        parts = f" of {micro_batches} micro-batches" if micro_batches > 1 else ""
         raise UserError(
-            f"Training.batch = {batch} does not divide among {replicas} replicas of {micro_batches} micro-batches; "
-            f"the nearest that does: {nearest}"
+            f"{stage}: Training.batch = {batch} does not divide among {replicas} replicas{parts}{nearest(batch, unit)}"
         )
+
+
+def nearest(batch: int, unit: int) -> str:
+    """The batches next to one that does not divide, for a message."""
+    lower, upper = batch // unit * unit, (batch // unit + 1) * unit
+    return f"; the nearest that does: {f'{lower} or {upper}' if lower else upper}"

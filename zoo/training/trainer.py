@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from zoo.console import Terminated, UserError, say, termination
 from zoo.training.checkpoints import Checkpoints
-from zoo.training.distribution import agree, check_batch, local_replicas, told_of_lost_workers, worker
+from zoo.training.distribution import agree, check_batch, local_replicas, nearest, told_of_lost_workers, worker
 from zoo.training.monitors import Bystander, Monitor, Monitoring
 from zoo.training.optimizers import Optimizer
 from zoo.training.precisions import Float32, Precision
@@ -60,6 +60,10 @@ class Training:
         for name, value in (("batch", batch), ("micro_batches", micro_batches), ("steps_per_call", steps_per_call)):
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
+        if batch % micro_batches:
+            raise ValueError(
+                f"batch = {batch} does not divide into {micro_batches} micro-batches{nearest(batch, micro_batches)}"
+            )
         if steps < 0:
             raise ValueError(f"steps must not be negative, got {steps}")
         decays = ema if isinstance(ema, tuple) else (ema,)
@@ -90,7 +94,7 @@ class Trainer:
         self, stage: "Stage", strategy: tf.distribute.Strategy, folder: Path, seed: int, cache: Path | None = None
     ) -> None:
         self.stage, self.training, self.strategy, self.seed = stage, stage.training, strategy, seed
-        check_batch(self.training.batch, strategy.num_replicas_in_sync, self.training.micro_batches)
+        check_batch(stage.name, self.training.batch, strategy.num_replicas_in_sync, self.training.micro_batches)
         self.worker, self.workers = worker(strategy)
         monitoring = self.training.monitoring
         self.checkpoints = Checkpoints(folder / "checkpoints", monitoring.keep, monitoring.keep_every)
@@ -165,7 +169,7 @@ class Trainer:
 
     def _resume(self) -> int:
         """Restores the last whole checkpoint; the first one is made where there is none. Returns its step."""
-        found = self.checkpoints.latest() if self.is_chief else None
+        found = self.checkpoints.resume_from() if self.is_chief else None
         step = agree(self.strategy, -1 if found is None else found)
         if step < 0:
             if self.is_chief:  # it shows early whether the disk can be written; and there is one to go back to
@@ -188,6 +192,12 @@ class Trainer:
         stored = self.checkpoints.groups(step)
         # a scale of the loss is only there where it was trained in float16 before
         groups = {name: group for name, group in self.state.groups.items() if name != "loss_scale" or name in stored}
+        averages = {name for name in {*stored, *groups} if name.startswith("ema")}
+        if averages - {*stored} or averages - {*groups}:
+            raise UserError(
+                f"Training.ema = {self.training.decays} asks for other averages than the checkpoint of step {step} has "
+                f"({', '.join(sorted(averages & {*stored}))}): their number cannot change in the middle of a training"
+            )
         self.checkpoints.restore(step, groups)
 
     def _go_back(self, problem: str, seen: int) -> int:

@@ -102,6 +102,11 @@ class Incidents:
         last = max((number for number, incident in enumerate(self._list) if incident.gave_up), default=-1)
         return sum(incident.restored == restored for incident in self._list[last + 1 :])
 
+    def _recent(self) -> list[Incident]:
+        """The incidents of this attempt: since the last but one that training gave up with, or the last."""
+        ends = [number for number, incident in enumerate(self._list[:-1]) if incident.gave_up]
+        return self._list[ends[-1] + 1 :] if ends else self._list
+
     def add(self, problem: str, seen: int, restored: int, gave_up: bool, write: bool) -> Incident:
         """Notes an incident; `write` where this process keeps the file."""
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -112,8 +117,8 @@ class Incidents:
         return incident
 
     def account(self) -> str:
-        """All of them, a line each."""
+        """Those since training gave up the time before, a line each."""
         return "\n".join(
             f"  step {entry.seen:,}: {entry.problem}; back to {entry.restored:,}, {entry.skipped} batches left out"
-            for entry in self._list
+            for entry in self._recent()
         )
