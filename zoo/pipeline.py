@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
-import tensorflow as tf
 
 from zoo.console import UserError
 from zoo.data.images import Images
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, Draws, LowResolution
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
+from zoo.method import Method
 from zoo.sampling import SampleSet
 from zoo.training.distribution import Machines
 from zoo.training.trainer import Training
@@ -29,7 +29,7 @@ class Evaluation(Protocol):
         """See harness.evaluate.Evaluation."""
 
 
-class Stage:
+class Stage(Method):
     """One model of a cascade: network, diffusion, data, optimizer and sampler.
 
     Args:
@@ -133,33 +133,6 @@ class Stage:
             )
         if known is not None and known != self.images.classes:
             raise ValueError(f"classes must be {self.images.classes}, as the data of stage '{self.name}', got {known}")
-
-    def conditioning_draws(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        """What conditioning needs drawn, in training or sampling."""
-        draws: Draws = {}
-        for part in self.conditioning:
-            draws |= part.randomness(shapes)
-        return draws
-
-    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        """What a training step needs drawn, given the shapes of its batch."""
-        return {**self.objective.randomness(shapes["image"]), **self.conditioning_draws(shapes)}
-
-    def training_loss(
-        self, network: keras.Model, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor], seed: tf.Tensor
-    ) -> tf.Tensor:
-        """The loss [B] of a batch of `image`, `label` and `low_resolution`."""
-        inputs: dict[str, Any] = {}
-        for part in self.conditioning:
-            inputs |= part.training_inputs(batch, random)
-        return self.objective.training_loss(network, batch["image"], inputs, random, seed)
-
-    def sampling_inputs(self, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Network inputs that stay the same over all steps of a sample."""
-        inputs: dict[str, Any] = {}
-        for part in self.conditioning:
-            inputs |= part.sampling_inputs(batch, random)
-        return inputs
 
 
 class Pipeline:

@@ -14,10 +14,11 @@ from typing import Any
 import keras
 
 from zoo import recipe, recipe_building
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, Draws
+from zoo.diffusion.conditioning import ClassLabel, Conditioning
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
+from zoo.method import Method
 from zoo.registry import Component
 from zoo.signatures import Signatures
 
@@ -32,7 +33,7 @@ class Described:
         self.__dict__.update(parameters)
 
 
-class StageParts:
+class StageParts(Method):
     """What of a stage runs on any backend: how its network is called, trained and sampled, but not on what.
 
     Args:
@@ -85,31 +86,6 @@ class StageParts:
         finally:
             keras.config.set_dtype_policy(before)
         return self.network
-
-    def conditioning_draws(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        """What conditioning needs drawn, in training or sampling."""
-        draws: Draws = {}
-        for part in self.conditioning:
-            draws |= part.randomness(shapes)
-        return draws
-
-    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        """What a training step needs drawn, given the shapes of its batch."""
-        return {**self.objective.randomness(shapes["image"]), **self.conditioning_draws(shapes)}
-
-    def training_loss(self, network: Any, batch: dict[str, Any], random: dict[str, Any], seed: Any) -> Any:
-        """The loss [B] of a batch of `image`, `label` and `low_resolution`."""
-        inputs: dict[str, Any] = {}
-        for part in self.conditioning:
-            inputs |= part.training_inputs(batch, random)
-        return self.objective.training_loss(network, batch["image"], inputs, random, seed)
-
-    def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
-        """Network inputs that stay the same over all steps of a sample."""
-        inputs: dict[str, Any] = {}
-        for part in self.conditioning:
-            inputs |= part.sampling_inputs(batch, random)
-        return inputs
 
 
 def load(path: str | Path, bindings: Sequence[str] = ()) -> list[StageParts]:
