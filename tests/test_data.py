@@ -19,6 +19,7 @@ from zoo.data import held, keyed, summary
 from zoo.data.crops import BigGANCrop, CenterCrop, Crop
 from zoo.data.drawing import BACKGROUNDS, LOOKS, render
 from zoo.data.flips import RandomFlip
+from zoo.data.floats import to_floats
 from zoo.data.folder import ImageFolder
 from zoo.data.images import Images
 from zoo.data.shapes import Shapes
@@ -147,6 +148,25 @@ def test_crops_give_the_size_and_leave_a_fitting_image_alone(crop: Crop) -> None
         np.testing.assert_array_equal(found, image if shape == (16, 16) else crop.reduce(image, 16))
 
 
+@pytest.mark.parametrize("crop", [CenterCrop(), BigGANCrop()])
+def test_crops_are_pillows_to_the_bit(crop: Crop) -> None:
+    random = np.random.default_rng(2)
+    shapes = random.integers(1, 130, (150, 2)).tolist()
+    for height, width in [*shapes, (1, 1), (1, 300), (300, 1), (90, 67), (24, 24), (48, 48), (95, 96), (130, 60)]:
+        image = random.integers(0, 256, (height, width, 3), np.uint8)
+        expected = np.asarray(crop.cut(Image.fromarray(image), 24))
+        np.testing.assert_array_equal(crop.reduce(image, 24), expected, err_msg=f"{height} x {width}")
+
+
+def test_overshoot_of_the_cubic_is_clipped() -> None:
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[:, 20:] = 255
+    found = CenterCrop().reduce(image, 30)
+    np.testing.assert_array_equal(found, np.asarray(CenterCrop().cut(Image.fromarray(image), 30)))
+    assert (found[:, :12] == 0).all()
+    assert (found[:, 18:] == 255).all()
+
+
 def test_biggan_crop_keeps_the_central_square_by_area() -> None:
     image = np.zeros((4, 8, 3), np.uint8)
     image[:, 2:4], image[:, 4:6], image[:, 6:] = 100, 200, 255
@@ -224,17 +244,22 @@ def test_what_was_seen_is_skipped_without_decoding() -> None:
 # ---- flips, pairs, channels
 
 
-def test_flips_mirror_half_of_the_images_by_number() -> None:
-    batch = tf.random.stateless_uniform([2000, 2, 2, 1], [0, 0])
+def test_half_of_the_images_are_mirrored_by_number() -> None:
     numbers = tf.range(2000, dtype=tf.int64)
-    flipped = RandomFlip()(batch, 3, numbers)
-    mirrored = np.all(flipped.numpy() == batch.numpy()[:, :, ::-1], axis=(1, 2, 3))
-    kept = np.all(flipped.numpy() == batch.numpy(), axis=(1, 2, 3))
-    assert np.all(mirrored ^ kept)
+    mirrored = RandomFlip().mirrored(3, numbers).numpy()
     assert 0.45 < mirrored.mean() < 0.55
-    np.testing.assert_array_equal(RandomFlip()(batch[7:], 3, numbers[7:]), flipped[7:])
-    np.testing.assert_array_equal(RandomFlip(0.0)(batch, 3, numbers), batch)
-    np.testing.assert_array_equal(RandomFlip(1.0)(batch, 3, numbers), batch[:, :, ::-1])
+    np.testing.assert_array_equal(RandomFlip().mirrored(3, numbers[7:]), mirrored[7:])
+    assert not RandomFlip(0.0).mirrored(3, numbers).numpy().any()
+    assert RandomFlip(1.0).mirrored(3, numbers).numpy().all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_are_in_the_range_of_the_networks_and_mirrored_where_asked(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, channels), np.uint8)
+    floats = to_floats(images, np.array([True, False, True, False]))
+    expected = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    np.testing.assert_array_equal(floats[1::2], expected[1::2])
+    np.testing.assert_array_equal(floats[::2], expected[::2, :, ::-1])
 
 
 def test_pairs_are_means_over_areas() -> None:

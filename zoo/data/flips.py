@@ -13,16 +13,10 @@ class RandomFlip:
             raise ValueError(f"probability must be between 0 and 1, got {probability}")
         self.probability = probability
 
-    def __call__(self, images: tf.Tensor, seed: int, numbers: tf.Tensor) -> tf.Tensor:
-        """Mirrors some of the images.
+    def mirrored(self, seed: int, numbers: tf.Tensor) -> tf.Tensor:
+        """bool [N]: which images are mirrored.
 
         Args:
-            images: [N, H, W, C], any dtype.
             numbers: int64 [N], element number of each image in the endless stream.
         """
-        mirrored = tf.cast(graph_uniforms(seed, numbers) < self.probability, tf.int32)
-        kept, turned = tf.dynamic_partition(images, mirrored, 2)
-        rows = tf.dynamic_partition(tf.range(tf.size(mirrored)), mirrored, 2)
-        # Sorted out and put together again: seven times faster than tf.where over the whole batch.
-        stitched = tf.dynamic_stitch(rows, [kept, tf.reverse(turned, axis=[2])])
-        return tf.ensure_shape(stitched, images.shape)
+        return graph_uniforms(seed, numbers) < self.probability

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from zoo.data import held
@@ -185,12 +186,18 @@ class Images:
 
     def _finish(self, block: Block, seed: int) -> Block:
         """Training elements as they leave: flipped, paired, in [-1, 1]."""
-        images = block["image"]
-        if self.flip is not None:
-            images = self.flip(images, seed, block["number"])
-        finished = {"image": tf.cast(images, tf.float32) / 127.5 - 1.0}
+        images, numbers = block["image"], block["number"]
+        mirrored = tf.zeros_like(numbers, tf.bool) if self.flip is None else self.flip.mirrored(seed, numbers)
+        floats = tf.numpy_function(_to_floats, [images, mirrored], tf.float32, stateful=False)
+        finished = {"image": tf.ensure_shape(floats, images.shape)}
         if "label" in block:
             finished["label"] = block["label"]
         if self.low_resolution is not None:
             finished["low_resolution"] = tf.image.resize(finished["image"], [self.low_resolution] * 2, method="area")
         return finished
+
+
+def _to_floats(images: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    from zoo.data.floats import to_floats  # half a second, and not for those who only look at images
+
+    return to_floats(images, mirrored)
