@@ -28,7 +28,7 @@ quickstart: $(installed)
 	$(python) -m zoo.run --recipe $(RECIPE) --workdir $(WORKDIR)
 
 test: $(installed_test)
-	$(python) -m pytest
+	$(python) -m pytest -n 2 --dist loadfile
 
 lint: $(installed_test)
 	$(python) -m ruff check .

@@ -51,6 +51,7 @@ BENCHMARKS = {
     "sampling": Benchmark("Sampling", "sampling.py"),
     "input_pipeline": Benchmark("Input", "input_pipeline.py"),
     "harness_metrics": Benchmark("Metrics", "harness_metrics.py"),
+    "evaluation_memory": Benchmark("Memory of an evaluation", "evaluation_memory.py"),
     "start_up": Benchmark("Start", "start_up.py"),
 }
 

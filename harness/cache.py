@@ -1,40 +1,60 @@
 """A folder of finished work, found by what it was made from; whole or not there, so that a kill loses one part."""
 
+import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from zoo.console import UserError
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside the place and renames: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    beside = Path(name)
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside the place, renamed when whole: a reader sees the old file or the new one, never a part.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
+    """
+    beside: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        beside = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.chmod(0o644)
         beside.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{path} cannot be written ({reason}): make room or choose another place; what was finished is kept, "
+            "and the same command goes on from there"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a whole file, or none."""
+    with writing(path) as file:
+        file.write(content)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz file of named arrays atomically."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))
-    write_atomically(path, buffer.getvalue())
+    with writing(path) as file:
+        np.savez(file, allow_pickle=False, **dict(arrays))
 
 
 def write_json(path: Path, value: Any) -> None:

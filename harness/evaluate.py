@@ -1,223 +1,161 @@
-"""Scores a set of samples against real images: every number with its protocol, its floor and its provenance.
+"""Scores samples against real images: every number with its protocol and origin.
 
-    python -m harness.evaluate REFERENCE SAMPLES [--held-out IMAGES] [--out result.json]
+    python -m harness.evaluate REFERENCE SAMPLES [--out result.json]
+    python -m harness.evaluate VIRTUAL_imagenet256_labeled.npz samples.npz
+    python -m harness.evaluate tfds:cifar10:train pngs --features inception
 
-REFERENCE and SAMPLES are each an .npz file of the ADM layout (arr_0 uint8
-[N, H, W, C], arr_1 labels), a folder of such shards, or a folder of images
-(sub-folders are classes).
+REFERENCE and SAMPLES are each one of
+  FILE.npz          ADM layout: arr_0 uint8 [N, H, W, C], perhaps arr_1 labels;
+                    or statistics of ADM, pytorch-fid, clean-fid (mu, sigma);
+                    or both, as in ADM's reference batches: FID and sFID are
+                    then against the statistics, the rest against the images
+  FOLDER            of such shards, of images (sub-folders are classes), or
+                    of TFRecord files
+  tfds:NAME:SPLIT   a dataset in TFDS_DATA_DIR; at the end :SIZE crops it
+  tfrecord:PATTERN  TFRecord files, such as 'tfrecord:data/samples-*'
+
+Images are compared as they are: 8-bit grey or RGB, of one size. What cannot be
+compared ends with exit code 2; what makes a number less than it seems is a
+named warning in the result.
 """
 
 import argparse
-import importlib.metadata
+import contextlib
+import json
 import os
-import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.cache import Cache, write_json
-from harness.features.network import Extractor, FeatureNetwork, extract, extract_cached
+from harness.evaluation import Evaluation
+from harness.features.network import FeatureNetwork
 from harness.images import ImageSet, RealImages
-from harness.metrics.metric import Evidence, Metric
+from harness.likeness import size
+from harness.stated_network import StatedNetwork
 from zoo.console import UserError, command, import_tensorflow, say
 
-if TYPE_CHECKING:
-    from zoo.data.images import Images
-
-FORMAT = 1  # of the result
-PACKAGES = ("numpy", "scipy", "tensorflow", "keras", "pillow")
+SMALLEST_REFERENCE = 10  # images: some to train on, some to test on
 
 
-class Evaluation:
-    """The metrics of a recipe on the features of one network.
+def real_from_files(reference: str | Path, held_out: str | Path | None, train: str | Path | None = None) -> RealImages:
+    """The real side from files: without held-out images a fifth of the reference is kept from all training.
 
     Args:
-        features: the feature network.
-        metrics: in the order in which they are printed.
-        reference_split: 'train' or 'test': the real images that samples are compared with.
+        reference: images or statistics.
+        held_out: real images outside the reference, for the floor and for testing classifiers.
+        train: images that classifiers learn from, where the reference has none.
     """
+    from harness.samples import open_images, open_set
 
-    def __init__(self, features: FeatureNetwork, metrics: tuple[Metric, ...], reference_split: str = "train"):
-        if not metrics:
-            raise ValueError("metrics must name at least one metric, got none")
-        if reference_split not in ("train", "test"):
-            raise ValueError(f"reference_split must be 'train' or 'test', got {reference_split!r}")
-        self.features, self.metrics, self.reference_split = features, tuple(metrics), reference_split
-
-    def evaluate(
-        self, samples_dir: Path, images: "Images", cache: Path, provenance: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Scores the shards of a folder against the dataset of a recipe's last stage.
-
-        Args:
-            samples_dir: with shard-*.npz; an .npz file or an image folder will do as well.
-            images: the data that the samples imitate, at their size.
-            cache: folder where trained classifiers, features and scores of real images are kept.
-            provenance: joins the result (recipe, rows, seeds, hashes of weights, ...).
-
-        Raises:
-            UserError: samples and reference do not fit; before anything expensive.
-        """
-        from harness.samples import open_images
-        from harness.splits import real_images
-
-        samples = open_images(samples_dir)
-        return self.compare(real_images(images, self.reference_split), samples, Cache(cache), provenance)
-
-    def check(self, real: RealImages, samples: ImageSet) -> None:
-        """Fails where the sets do not fit each other or do not suffice for a metric; cheap."""
-        if samples.shape != real.reference.shape:
-            raise UserError(
-                f"{samples.name} has images of {_size(samples)}, {real.reference.name} of {_size(real.reference)}: "
-                "bring them to one size by a resize of your choice first, for it moves every score"
-            )
-        self.features.check(real)
-        for metric in self.metrics:
-            metric.check(real=real, samples=samples)
-
-    def compare(
-        self, real: RealImages, samples: ImageSet, cache: Cache, provenance: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The result (JSON-able) of samples against real images."""
-        self.check(real, samples)
-        network = self.features.prepare(real, cache)
-        keep = frozenset[str]().union(*(metric.needs for metric in self.metrics))
-        reference = Evidence(
-            real.reference, extract_cached(real.reference, network, keep, f"features of {real.reference.name}", cache)
-        )
-        pair = self._floor_pair(real, reference, samples.count, network, keep, cache)
-        ours = Evidence(samples, extract(samples, network, keep, f"features of {samples.name}"))
-        numbers: dict[str, float] = {}
-        floor: dict[str, float] = {}
-        protocol: dict[str, str] = {}
-        for metric in self.metrics:
-            numbers |= metric.compute(reference=reference, samples=ours, real=real, cache=cache)
-            floor |= self._floor(metric, pair, samples.count, network, real, cache)
-            protocol |= metric.protocol(samples.count, network.title)
-        result = _result(network, reference, ours, pair, real)
-        scores = {"protocol": protocol, "metrics": numbers, "floor": floor, "cas_real_top1": floor.get("cas_top1")}
-        versions = dict(provenance.get("versions", {})) | result["versions"]
-        return {**provenance, **scores, **result, "versions": versions}
-
-    def _floor(
-        self,
-        metric: Metric,
-        pair: tuple[Evidence, Evidence] | None,
-        count: int,
-        network: Extractor,
-        real: RealImages,
-        cache: Cache,
-    ) -> dict[str, float]:
-        """The floor of one metric: it depends on no sample, so it is computed once for all that are scored."""
-        key = {
-            "format": FORMAT,
-            "metric": type(metric).__name__,
-            "settings": {name: repr(value) for name, value in vars(metric).items()},
-            "network": network.identity,
-            "pair": [side.images.fingerprint() for side in pair] if pair else None,
-            "train": real.train.fingerprint(),
-            "held_out": real.held_out.fingerprint(),
-            "count": count,
-        }
-        return cache.numbers("floor", key, lambda: metric.floor(pair=pair, count=count, real=real, cache=cache))
-
-    def _floor_pair(
-        self, real: RealImages, reference: Evidence, count: int, network: Extractor, keep: frozenset[str], cache: Cache
-    ) -> tuple[Evidence, Evidence] | None:
-        """Features of two disjoint real sets, the second as large as the samples."""
-        pair = real.floor_pair(count)
-        if pair is None:
-            return None
-        rest, held_out = pair
-        if rest is not real.reference:
-            reference = Evidence(rest, extract_cached(rest, network, keep, "features of the rest", cache))
-        features = extract_cached(held_out, network, keep, f"features of {held_out.count} real images", cache)
-        return reference, Evidence(held_out, features)
-
-
-def _result(
-    network: Extractor, reference: Evidence, samples: Evidence, pair: tuple[Evidence, Evidence] | None, real: RealImages
-) -> dict[str, Any]:
-    """What was compared, and what a reader of the numbers must know."""
-    return {
-        "format": FORMAT,
-        "dataset": real.reference.dataset,
-        "resolution": real.reference.shape[0],
-        "classifier_accuracy": network.facts.get("accuracy"),
-        "counts": {
-            "samples": samples.features.moments.count,
-            "reference": reference.features.moments.count,
-            "floor": pair[1].features.moments.count if pair else 0,
-            "train": real.train.count,
-            "held_out": real.held_out.count,
-        },
-        "feature_network": dict(network.facts),
-        "reference": {"name": real.reference.name, "fingerprint": real.reference.fingerprint()},
-        "sample_set": {"name": samples.images.name, "fingerprint": samples.images.fingerprint()},
-        "resize": "none: images are compared at their own size",
-        "warnings": _warnings(reference, samples, pair, real),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def _warnings(
-    reference: Evidence, samples: Evidence, pair: tuple[Evidence, Evidence] | None, real: RealImages
-) -> list[str]:
-    """What makes the numbers less than they seem."""
-    found = [*samples.images.notes, *reference.images.notes]
-    dimensions = samples.features.moments.dimensions
-    for side in (samples, reference):
-        count = side.features.moments.count
-        if count <= dimensions:
-            found.append(
-                f"{side.images.name}: {count} images for {dimensions} feature dimensions; the covariance is singular "
-                "and the Frechet distance far too large"
-            )
-    if pair is None:
-        found.append(f"no floor: there are not {samples.images.count} real images outside the reference")
-    elif pair[0].images is not real.reference:
-        found.append(
-            f"the floor compares {pair[1].images.count} images of the reference with its other "
-            f"{pair[0].images.count}: there are no others"
-        )
-    return found
-
-
-def _size(images: ImageSet) -> str:
-    height, width, channels = images.shape
-    return f"{height}x{width} pixels with {channels} channel{'s' if channels > 1 else ''}"
-
-
-def real_from_files(reference: Path, held_out: Path | None) -> RealImages:
-    """The real side from files: without held-out images a fifth of the reference is kept from all training."""
-    from harness.samples import open_images
-
-    whole = open_images(reference)
+    whole = open_set(reference, allow_lossy=True)
+    taught = whole if whole.has_images or train is None else open_images(train, allow_lossy=True)
     if held_out is not None:
-        test = open_images(held_out)
-        if test.shape != whole.shape:
-            raise UserError(f"{test.name} has images of {_size(test)}, {whole.name} of {_size(whole)}")
-        return RealImages(whole, whole, test, spare=test)
-    if whole.count < 10:
-        raise UserError(f"{whole.name} has {whole.count} images: at least 10 are needed, to train and to test on")
-    test, train = whole.split(whole.count // 5, seed=0)
-    return RealImages(whole, train, test)
+        test = open_images(held_out, allow_lossy=True)
+        if any(whole.shape) and test.shape != whole.shape:
+            raise UserError(f"{test.name} has images of {size(test)}, {whole.name} of {size(whole)}")
+        return RealImages(whole, taught, test, spare=test)
+    if not taught.has_images:
+        return RealImages(whole, whole, whole)
+    if taught.count < SMALLEST_REFERENCE:
+        raise UserError(
+            f"{taught.name} has {taught.count} images: at least {SMALLEST_REFERENCE} are needed, to train and test on"
+        )
+    test, rest = taught.split(taught.count // 5, seed=0)
+    return RealImages(whole, rest, test)
 
 
-def default_evaluation(samples: ImageSet, epochs: int) -> Evaluation:
-    """All metrics that these samples allow, on a classifier of the reference."""
-    from harness.features.classifier import DatasetClassifier
-    from harness.metrics.classification_accuracy import ClassificationAccuracy
-    from harness.metrics.frechet import FID
-    from harness.metrics.inception_score import InceptionScore
-    from harness.metrics.kernel import KID
-    from harness.metrics.precision_recall import PrecisionRecall
+def opened_samples(spelling: str, allow_lossy: bool, count: int | None) -> tuple[ImageSet, list[str]]:
+    """The samples, all or the first `count`, and the named warning that says so.
 
-    metrics: list[Metric] = [FID(), InceptionScore(), KID(), PrecisionRecall()]
-    if samples.classes:
-        metrics.append(ClassificationAccuracy())
-    return Evaluation(DatasetClassifier(epochs=epochs), tuple(metrics))
+    Raises:
+        UserError: there are fewer, or the count of statistics is not known.
+    """
+    import dataclasses
+
+    from harness.samples import open_set
+
+    samples = open_set(spelling, allow_lossy)
+    if not samples.has_images:
+        given = samples.statistics
+        if given is not None and given.count is None:
+            if count is None:
+                raise UserError(
+                    f"{samples.name} does not say of how many images its statistics are, and FID depends on it: "
+                    "--count N tells"
+                )
+            samples.statistics, samples.count = dataclasses.replace(given, count=count), count
+            return samples, [f"stated-count: {samples.name} is of {count} images by --count, not by the file"]
+        if count not in (None, samples.count):
+            raise UserError(f"{samples.name} holds statistics of {samples.count} images: --count cannot change that")
+        return samples, []
+    if count is None or count == samples.count:
+        return samples, []
+    if not 0 < count <= samples.count:
+        raise UserError(f"--count must be between 1 and the {samples.count} images of {samples.name}, got {count}")
+    return samples.section(0, count), [f"part-of-samples: the first {count} of {samples.count} images (--count)"]
+
+
+def chosen_evaluation(options: argparse.Namespace, real: RealImages, samples: ImageSet) -> tuple[Evaluation, list[str]]:
+    """The feature network and the metrics that were asked for, or the usual ones, and what was left out of these."""
+    from harness import choices
+
+    features: FeatureNetwork
+    mine, theirs = samples.statistics, real.reference.statistics
+    if options.features is None and not (samples.has_images or real.reference.has_images) and mine and theirs:
+        features = StatedNetwork(theirs, mine)
+    else:
+        word = options.features or choices.default_features(real.reference)
+        if word == "classifier" and not real.train.has_images:
+            raise UserError(
+                f"the classifier learns from images, and {real.reference.name} holds statistics alone: give them by "
+                "--train IMAGES, or take --features inception"
+            )
+        features = choices.feature_network(word, options.resize, options.epochs)
+    left_out: list[str] = []
+    if options.metrics is not None:
+        metrics = choices.chosen_metrics(options.metrics)
+    else:
+        metrics, left_out = choices.default_metrics(features, real, samples)
+    if options.full_cas:
+        small = type(choices.chosen_metrics("cas")[0])
+        metrics = [metric for metric in metrics if not isinstance(metric, small)]
+        metrics += choices.chosen_metrics("full_cas")
+    if options.clip is not None:
+        metrics.append(choices.clip_score(options.clip, options.captions))
+    if not metrics:
+        raise UserError("nothing can be scored: " + "; ".join(left_out))
+    return Evaluation(features, tuple(metrics)), left_out
+
+
+def score(options: argparse.Namespace) -> dict[str, Any]:
+    """The result of the options of the command line."""
+    if options.epochs < 1:
+        raise UserError(f"--epochs must be positive, got {options.epochs}")
+    if options.out is not None and options.out.is_dir():
+        raise UserError(f"--out must be a file, and {options.out} is a folder")
+    if options.offline:
+        os.environ["ZOO_OFFLINE"] = "1"
+    samples, notes = opened_samples(options.samples, options.allow_lossy, options.count)
+    real = real_from_files(options.reference, options.held_out, options.train)
+    say(f"{_told(real.reference)}, {_told(samples)}; cache in {options.cache}")
+    import_tensorflow()
+    evaluation, left_out = chosen_evaluation(options, real, samples)
+    cache = Cache(options.cache)
+    allowed = [name for name in ("lossy", "few") if getattr(options, f"allow_{name}")]
+    result = evaluation.compare(
+        real, samples, cache, {"allowed": allowed}, allow_few=options.allow_few, cross_check=options.cross_check
+    )
+    result["warnings"] = [*left_out, *notes, *result["warnings"]]
+    return result
+
+
+def _told(images: ImageSet) -> str:
+    """A set in one phrase."""
+    if images.has_images:
+        return f"{images.name}: {images.count} images of {size(images)}"
+    return f"{images.name}: statistics"
 
 
 def default_cache() -> Path:
@@ -226,34 +164,65 @@ def default_cache() -> Path:
     return Path(base) / "diffusion-zoo"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options, in groups; the help fits 80 columns."""
     parser = argparse.ArgumentParser(
         prog="python -m harness.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="real images with labels")
-    parser.add_argument("samples", type=Path, metavar="SAMPLES", help="generated images; labels for the CAS")
-    parser.add_argument("--held-out", type=Path, help="real images outside REFERENCE; else a fifth of it is held out")
-    parser.add_argument("--out", type=Path, help="file for the result (JSON)")
-    parser.add_argument(
-        "--cache", type=Path, default=default_cache(), help="folder for trained classifiers (default %(default)s)"
+    parser.add_argument("reference", metavar="REFERENCE", help="what samples are compared with")
+    parser.add_argument("samples", metavar="SAMPLES", help="generated images")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--features",
+        metavar="NETWORK",
+        help="classifier (trained on REFERENCE, needs labels) or inception[:WEIGHTS] (default: inception for "
+        "statistics, else classifier). Only Inception's numbers compare with published ones",
     )
-    parser.add_argument("--epochs", type=int, default=3, help="of the classifier on REFERENCE (default %(default)s)")
-    options = parser.parse_args(arguments)
-    if options.epochs < 1:
-        raise UserError(f"--epochs must be positive, got {options.epochs}")
-    real = real_from_files(options.reference, options.held_out)
-    from harness.report import print_row
-    from harness.samples import open_images
+    how.add_argument(
+        "--resize",
+        metavar="FILTER",
+        help="how images come to Inception's size: tf1 (the published protocol, default), clean (clean-fid), "
+        "bicubic, lanczos",
+    )
+    how.add_argument(
+        "--metrics", metavar="LIST", help="of fid, sfid, is, is_adm, kid, precision, recall, cas, full_cas"
+    )
+    how.add_argument("--full-cas", action="store_true", help="CAS by ResNet-50, not by the small one: days")
+    how.add_argument("--clip", metavar="FOLDER", help="also the CLIP score, by this preset folder of keras-hub")
+    how.add_argument("--captions", metavar="FILE", help="for --clip: .txt, .json or .npz; else `captions` in SAMPLES")
+    how.add_argument("--cross-check", action="store_true", help="print tensorflow-gan's numbers beside these")
+    how.add_argument("--count", type=int, metavar="N", help="the first N samples only")
+    how.add_argument("--epochs", type=int, default=3, help="of the classifier (default %(default)s)")
+    files = parser.add_argument_group("files")
+    files.add_argument("--held-out", metavar="IMAGES", help="real images outside REFERENCE; else a fifth is held out")
+    files.add_argument("--train", metavar="IMAGES", help="what the classifier learns from, if not from REFERENCE")
+    files.add_argument("--out", type=Path, metavar="FILE", help="where the result goes (JSON)")
+    files.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+    files.add_argument("--cache", type=Path, default=default_cache(), metavar="FOLDER", help="of finished work")
+    files.add_argument("--offline", action="store_true", help="never touch the network (also ZOO_OFFLINE=1)")
+    allow = parser.add_argument_group("against better judgement; the result says so")
+    allow.add_argument("--allow-lossy", action="store_true", help="score JPEG or WebP samples")
+    allow.add_argument("--allow-few", action="store_true", help="FID of fewer images than feature dimensions")
+    return parser
 
-    samples = open_images(options.samples)
-    say(f"{real.reference.count} real images, {samples.count} samples of {_size(samples)}; cache in {options.cache}")
-    import_tensorflow()
-    result = default_evaluation(samples, options.epochs).compare(real, samples, Cache(options.cache), {})
-    print_row(result, [])
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    options = make_parser().parse_args(arguments)
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        result = score(options)
+    if options.json:
+        say(json.dumps(result, indent=2))
+    else:
+        from harness.report import print_row
+
+        print_row(result, [])
+        for line in result.get("cross_check", []):
+            say(f"tensorflow-gan: {line['name']:<24} {line['theirs']:.6g}   here {line['ours']:.6g}")
     if options.out is not None:
         write_json(options.out, result)
-        say(f"result in {options.out}")
+        if not options.json:
+            say(f"result in {options.out}")
 
 
 if __name__ == "__main__":

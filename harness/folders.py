@@ -1,5 +1,6 @@
 """Folders of image files: sub-folders are the classes, in alphabetical order; a flat folder has no labels."""
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,13 @@ class FolderImages(ImageSet):
 
     Args:
         folder: files directly in it (no labels), or sub-folders that are the classes.
+        allow_lossy: whether JPEG and WebP files are taken; a note says so then.
 
     Raises:
         UserError: no images, something else among them, or images of several sizes or kinds.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, allow_lossy: bool = False):
         classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         self.name = self.dataset = folder.name
         self.files: list[Path] = []
@@ -42,15 +44,27 @@ class FolderImages(ImageSet):
         self.labels = np.array(labels, np.int64) if classes else None
         self.classes = len(classes)
         self.count = len(self.files)
+        lossy = [file for file in self.files if file.suffix.lower() in LOSSY]
+        if lossy:
+            self.notes = (lossy_note(self.name, str(lossy[0]), allow_lossy),)
         self.shape = self._common_shape()
-        if any(file.suffix.lower() in LOSSY for file in self.files):
-            self.notes = (f"{self.name} holds JPEG or WebP files: compression itself moves every score",)
 
     def parts(self) -> Iterator[Batch]:
         for start in range(0, self.count, PART):
             files = self.files[start : start + PART]
             images = np.stack([_decode(file) for file in files])
             yield images, None if self.labels is None else self.labels[start : start + PART]
+
+    def all_labels(self) -> np.ndarray | None:
+        return self.labels
+
+    def section(self, first: int, count: int) -> ImageSet:
+        """As of every image set, without decoding the images before it."""
+        part = copy.copy(self)
+        part.files = self.files[first : first + count]
+        part.labels = None if self.labels is None else self.labels[first : first + count]
+        part.count = len(part.files)
+        return part
 
     def fingerprint(self) -> str:
         content = hashlib.sha256()
@@ -70,6 +84,20 @@ class FolderImages(ImageSet):
                     "all images of a set have one size and kind"
                 )
         return first
+
+
+def lossy_note(name: str, example: str, allowed: bool) -> str:
+    """The note that goes with lossy images where they are allowed.
+
+    Raises:
+        UserError: they are not.
+    """
+    if not allowed:
+        raise UserError(
+            f"{example} is JPEG or WebP, whose compression moves every score: give the samples as PNG or .npz, or "
+            "--allow-lossy to score them all the same, which the result then says"
+        )
+    return f"lossy-images: {name} holds JPEG or WebP files, and compression itself moves every score"
 
 
 def _visible(folder: Path, files: bool) -> list[Path]:

@@ -4,8 +4,12 @@ import abc
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from harness.statistics_files import Statistics
 
 Batch = tuple[np.ndarray, np.ndarray | None]
 
@@ -17,9 +21,11 @@ class ImageSet(abc.ABC):
         name: for messages and results.
         dataset: what feature networks trained on these images are called after.
         count: number of images.
-        shape: (height, width, channels).
+        shape: (height, width, channels); zeros where it is not known, for statistics alone.
         classes: number of classes; 0 where there are no labels.
-        notes: what a reader of the numbers must know of these images, such as lossy files.
+        notes: what a reader of the numbers must know of these images, such as lossy files, as 'name: sentence'.
+        statistics: mean and covariance that came in the same file; often of more images than are in it.
+        has_images: whether there are images at all, or statistics alone.
     """
 
     name: str
@@ -28,6 +34,8 @@ class ImageSet(abc.ABC):
     shape: tuple[int, int, int]
     classes: int
     notes: tuple[str, ...] = ()
+    statistics: "Statistics | None" = None
+    has_images: bool = True
 
     @abc.abstractmethod
     def parts(self) -> Iterator[Batch]:
@@ -55,6 +63,17 @@ class ImageSet(abc.ABC):
         """All images [N, H, W, C] and labels [N] at once."""
         images, labels = zip(*self.parts(), strict=True)
         return np.concatenate(images), None if labels[0] is None else np.concatenate(labels)
+
+    def all_labels(self) -> np.ndarray | None:
+        """int64 [N] in order, or None; sets that can read them without decoding the images do so."""
+        if not self.classes:
+            return None
+        found = [labels for _, labels in self.parts() if labels is not None]
+        return np.concatenate(found) if found else None
+
+    def section(self, first: int, count: int) -> "ImageSet":
+        """The images `first` to `first + count - 1`."""
+        return Selection(self, np.arange(first, first + count))
 
     def split(self, count: int, seed: int) -> tuple["ImageSet", "ImageSet"]:
         """Two disjoint parts: `count` images drawn without replacement, and the others; a function of the seed."""
@@ -85,6 +104,9 @@ class ArrayImages(ImageSet):
     def parts(self) -> Iterator[Batch]:
         yield self.images, self.labels
 
+    def all_labels(self) -> np.ndarray | None:
+        return self.labels
+
     def fingerprint(self) -> str:
         content = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())
         if self.labels is not None:
@@ -109,11 +131,17 @@ class Selection(ImageSet):
     def parts(self) -> Iterator[Batch]:
         start = 0
         for images, labels in self.parent.parts():
+            if not self.count or start > self.indices[-1]:
+                return
             low, high = np.searchsorted(self.indices, (start, start + len(images)))
             chosen = self.indices[low:high] - start
             if len(chosen):
                 yield images[chosen], None if labels is None else labels[chosen]
             start += len(images)
+
+    def all_labels(self) -> np.ndarray | None:
+        labels = self.parent.all_labels()
+        return None if labels is None else labels[self.indices]
 
     def fingerprint(self) -> str:
         content = hashlib.sha256(self.parent.fingerprint().encode())
@@ -126,7 +154,7 @@ class RealImages:
     """The real side of a comparison.
 
     Attributes:
-        reference: what samples are compared with.
+        reference: what samples are compared with: images, or statistics alone (`has_images` is False).
         train: what classifiers learn from.
         held_out: what classifiers are tested on; disjoint from `train`.
         spare: real images outside `reference` for the real-against-real floor, if there are any.
@@ -146,7 +174,7 @@ class RealImages:
         if self.spare is not None and self.spare.count >= count:
             spare = self.spare if self.spare.count == count else self.spare.split(count, seed)[0]
             return self.reference, spare
-        if self.reference.count >= 2 * count:
+        if self.reference.has_images and self.reference.count >= 2 * count:
             held_out, rest = self.reference.split(count, seed)
             return rest, held_out
         return None

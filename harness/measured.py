@@ -4,17 +4,26 @@ from collections.abc import Mapping
 from typing import Any
 
 # Key in result['metrics'] -> digits after the point, metric of the published tables, key of its deviation.
+# A number that the papers do not print keeps its own name there, so that no published column takes it in.
 SHOWN: Mapping[str, tuple[int, str, str | None]] = {
     "fid": (2, "fid", None),
+    "sfid": (2, "sfid", None),
     "is_mean": (2, "is", "is_std"),
     "is_adm": (2, "is", None),
+    "is_one_split": (2, "is_one_split", None),
+    "is_shuffled": (2, "is_shuffled", None),
     "kid": (5, "kid", None),
+    "kid_error": (5, "kid_error", None),
     "precision": (3, "precision", None),
     "recall": (3, "recall", None),
     "cas_top1": (3, "cas_top1", None),
     "cas_top5": (3, "cas_top5", None),
+    "classes_above_real": (0, "classes_above_real", None),
+    "clip_score": (3, "clip", "clip_score_error"),
 }
-DEVIATIONS = frozenset({"is_std", "kid_std"})  # of a number that is shown, and not numbers of their own
+DEVIATIONS = frozenset(
+    {"is_std", "kid_std", "clip_score_error"}
+)  # of a number that is shown, and not numbers of their own
 
 
 def show(numbers: Mapping[str, float], key: str) -> str:
@@ -36,6 +45,12 @@ def keys(result: Mapping[str, Any]) -> list[str]:
     """The metrics of a result in the order in which they are shown; deviations stand beside their means."""
     found = [key for key in SHOWN if key in result["metrics"]]
     return found + [key for key in result["metrics"] if key not in SHOWN and key not in DEVIATIONS]
+
+
+def place(result: Mapping[str, Any]) -> str:
+    """Dataset and resolution; the latter is 0 where two files of statistics do not say it."""
+    size = result["resolution"]
+    return f"{result['dataset']} {size}x{size}" if size else str(result["dataset"])
 
 
 def title(result: Mapping[str, Any], key: str) -> str:

@@ -1,7 +1,7 @@
-"""The published tables of harness/papers: what the papers print, and by which protocol."""
+"""The published tables of harness/papers: what the papers print, by which protocol, and which recipes reproduce it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,60 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Way:
+    """How a row is measured: a recipe and what the row changes of its sampling or evaluation.
+
+    Attributes:
+        recipe: its file, from the project's folder.
+        bindings: of Gin.
+        checkpoint: that is sampled from, as of `zoo.run --checkpoint`; None is the last.
+        seeds: how many trainings a cell is the mean of.
+    """
+
+    recipe: str
+    bindings: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    seeds: int = 1
+
+
+WAY_FIELDS = {field.name for field in fields(Way)}
+ROW_FIELDS = {"id", "label", "group", "dataset", "resolution", "system", "ours", "settings", "values", "note", "flags"}
+ROW_FIELDS |= {"suspect", "inferred", "mini", "like", "recipe", "bindings", "checkpoint"}
+
+
+@dataclass(frozen=True)
 class Row:
-    """One printed row."""
+    """One printed row.
+
+    Attributes:
+        content: as in the file. `recipe`, `bindings` and `checkpoint` reproduce it, `mini` (with the same fields, and
+            `seeds`) is the same experiment at laptop scale; runs of the recipes in `like` print it beside their
+            result, without being a measurement of it.
+    """
 
     id: str
     label: str
     content: Mapping[str, Any]
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is of the paper's own system."""
+        return bool(self.content.get("ours"))
+
+    @property
+    def like(self) -> tuple[str, ...]:
+        """Recipes that imitate it on other data."""
+        return tuple(self.content.get("like") or ())
+
+    @cached_property
+    def ways(self) -> dict[str, Way]:
+        """Scale, 'full' or 'mini' -> how the row is measured at it."""
+        found = {}
+        if self.content.get("recipe"):
+            found["full"] = _way({name: self.content[name] for name in WAY_FIELDS if name in self.content})
+        if self.content.get("mini"):
+            found["mini"] = _way(self.content["mini"])
+        return found
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -96,15 +144,66 @@ class Paper:
     content: Mapping[str, Any]
 
     @cached_property
+    def awaited(self) -> dict[str, str]:
+        """Row, as 'table:row', of the paper's own systems that has no recipe yet -> why."""
+        return {
+            f"{table}:{row}": group["reason"]
+            for group in self.content.get("awaited") or []
+            for table, rows in group["rows"].items()
+            for row in rows
+        }
+
+    @property
+    def figures(self) -> list[Mapping[str, Any]]:
+        """The curves that are drawn from its rows; see harness/plots.py."""
+        return self.content.get("figures") or []
+
+    @cached_property
     def tables(self) -> list[Table]:
         return [Table(table["id"], table) for table in self.content["tables"]]
 
 
+def _way(content: Mapping[str, Any]) -> Way:
+    checkpoint = content.get("checkpoint")
+    return Way(
+        content["recipe"],
+        tuple(content.get("bindings") or ()),
+        None if checkpoint is None else str(checkpoint),
+        content.get("seeds", 1),
+    )
+
+
 def load_papers(folder: Path = PAPERS) -> list[Paper]:
-    """All papers, by file name."""
-    return [
-        Paper(path.stem, yaml.load(path.read_text(encoding="utf-8"), Loader)) for path in sorted(folder.glob("*.yaml"))
-    ]
+    """All papers, by file name.
+
+    Raises:
+        UserError: a file is no YAML, or a row has a field that nothing reads.
+    """
+    return [_load(path) for path in sorted(folder.glob("*.yaml"))]
+
+
+def _load(path: Path) -> Paper:
+    try:
+        paper = Paper(path.stem, yaml.load(path.read_text(encoding="utf-8"), Loader))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    for table in paper.tables:
+        for row in table.rows:
+            place = f"{path}, row {table.id}:{row.id}"
+            _require(place, row.content, ROW_FIELDS)
+            if "recipe" not in row.content and {"bindings", "checkpoint"} & set(row.content):
+                raise UserError(f"{place} has bindings or a checkpoint without the recipe that they belong to")
+            if "mini" in row.content:
+                _require(f"{place}, mini", row.content["mini"], WAY_FIELDS)
+                if "recipe" not in row.content["mini"]:
+                    raise UserError(f"{place}, mini: names no recipe")
+    return paper
+
+
+def _require(place: str, content: Mapping[str, Any], allowed: set[str]) -> None:
+    for name in content:
+        if name not in allowed:
+            raise UserError(f"{place} has an unknown field {name!r}; allowed are {', '.join(sorted(allowed))}")
 
 
 def find_row(identity: str) -> tuple[Table, Row]:

@@ -1,18 +1,13 @@
 """What a run shows for it: a table row of 80 columns on the screen, and report.html, one self-contained page."""
 
-import base64
-import csv
-import html
-import io
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import measured, published
-from harness.cache import write_atomically
-from zoo.console import say
+from harness import measured, pages, published, report_parts
+from zoo.console import UserError, say
 
 WIDTH = 80
 CELL = 14
@@ -36,27 +31,19 @@ def print_row(result: Mapping[str, Any], rows: Sequence[str]) -> None:
 def render_row(result: Mapping[str, Any], rows: Sequence[str]) -> list[str]:
     """The lines of `print_row`."""
     found = [(identity, *published.find_row(identity)) for identity in rows]
-    size = result["resolution"]
-    lines = ["", *_line(f"{result['dataset']} {size}x{size}", ["samples", "real images", "published"]), "-" * WIDTH]
+    lines = ["", *_line(measured.place(result), ["samples", "real images", "published"]), "-" * WIDTH]
     for key in measured.keys(result):
         cells = [measured.show(result["metrics"], key), measured.show(result["floor"], key), "-"]
         lines += _line(measured.title(result, key), cells)
     if result.get("classifier_accuracy") is not None:
         lines += _line("classifier, real held-out images", ["-", f"{result['classifier_accuracy']:.3f}", "-"])
     for identity, table, row in found:
-        lines += ["", *textwrap.wrap(f"{row.label}, {_where(table, row)} ({identity})", WIDTH)]
+        lines += ["", *textwrap.wrap(f"{row.label}, {report_parts.published_place(table, row)} ({identity})", WIDTH)]
         for column in table.columns:
             lines += _line(column.protocol(table), ["-", "-", published.show(row.values.get(column.key))])
     for warning in result.get("warnings", []):
         lines += textwrap.wrap(f"note: {warning}", WIDTH, subsequent_indent="  ")
     return [*lines, "-" * WIDTH, *textwrap.wrap(NOT_COMPARABLE, WIDTH)]
-
-
-def _where(table: published.Table, row: published.Row) -> str:
-    """Dataset and resolution of a published row."""
-    dataset = row.content.get("dataset") or table.content.get("dataset") or ""
-    resolution = row.content.get("resolution")
-    return f"{dataset} {resolution}x{resolution}" if resolution else str(dataset)
 
 
 def _line(label: str, cells: Sequence[str]) -> list[str]:
@@ -68,109 +55,39 @@ def _line(label: str, cells: Sequence[str]) -> list[str]:
 def write_report(workdir: Path) -> Path:
     """Writes WORKDIR/report.html from what lies in the work directory; returns its path.
 
-    Curves of stages/*/metrics.csv, the newest sample grids, every result with its protocols and provenance, and the
-    recipe. Pictures are inside the page.
+    Every result with its protocols, what its numbers do not say, its provenance and its pictures; the published rows
+    beside it; curves, incidents and newest grids of every stage; the recipe. All of it is inside the page.
     """
     workdir = Path(workdir)
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(workdir.glob("results/*.json"))}
-    parts = [f"<h1>{html.escape(workdir.resolve().name)}</h1>"]
+    results = read_results(workdir)
+    stages = sorted(path for path in workdir.glob("stages/*") if path.is_dir())
+    parts: dict[str, list[str]] = {"To know first": report_parts.warnings(results, stages)}
     for name, result in results.items():
-        parts += [f"<h2>Scores of {html.escape(name)}</h2>", *_scores(result)]
-        picture = workdir / "results" / f"{name}.png"
-        if picture.is_file():
-            parts += ["<h3>Samples</h3>", _image(picture.read_bytes(), f"samples of {name}")]
-    for folder in sorted(path for path in workdir.glob("stages/*") if path.is_dir()):
-        parts += [f"<h2>Stage {html.escape(folder.name)}</h2>", *_stage(folder)]
-    for name in ("recipe.gin", "operative.gin", "run.json"):
-        if (workdir / name).is_file():
-            parts.append(_details(name, (workdir / name).read_text()))
-    for name, result in results.items():
-        parts.append(_details(f"results/{name}.json", json.dumps(result, indent=2)))
-    page = PAGE.format(title=html.escape(workdir.resolve().name), body="\n".join(parts))
-    write_atomically(workdir / "report.html", page.encode())
-    return workdir / "report.html"
+        suffix = f" of {name}" if len(results) > 1 else ""
+        parts[f"Scores{suffix}"] = report_parts.scores(result)
+        parts[f"Beside the papers{suffix}"] = report_parts.beside(result)
+        parts[f"Samples{suffix}"] = report_parts.samples(workdir, name, result)
+        parts[f"Class by class{suffix}"] = report_parts.classes(workdir, name, result)
+        parts[f"What the numbers do not say{suffix}"] = report_parts.limits(result)
+        parts[f"Where the numbers come from{suffix}"] = report_parts.provenance(result)
+    for folder in stages:
+        parts[f"Stage {folder.name}"] = report_parts.stage(folder)
+    parts["Files"] = report_parts.files(workdir, results)
+    page = workdir / "report.html"
+    pages.write_page(page, workdir.resolve().name, report_parts.lead(workdir, results), parts)
+    return page
 
 
-def _scores(result: Mapping[str, Any]) -> list[str]:
-    """The table of one result, and what its numbers do not say."""
-    cells = ["<table><tr><th>protocol</th><th>samples</th><th>real images, as many</th></tr>"]
-    for key in measured.keys(result):
-        values = [measured.show(result["metrics"], key), measured.show(result["floor"], key)]
-        row = "".join(f"<td>{html.escape(value)}</td>" for value in values)
-        cells.append(f"<tr><td>{html.escape(measured.title(result, key))}</td>{row}</tr>")
-    network = result["feature_network"]
-    said = [
-        f"Features: {network['title']}, identity {network['identity']}; resize: {result['resize']}.",
-        f"Reference: {result['reference']['name']}, {result['counts']['reference']} images; "
-        f"{result['counts']['samples']} samples.",
-        "Scores by this feature network are compared with its own floor and with one another, never with scores by "
-        "Inception.",
-        *result.get("warnings", []),
-    ]
-    if result.get("rows"):
-        said.append("Published rows: " + ", ".join(result["rows"]) + ".")
-    lines = "".join(f"<li>{html.escape(text)}</li>" for text in said)
-    published_lines = "\n".join(render_row(result, result.get("rows", [])))
-    return [*cells, "</table>", f"<ul>{lines}</ul>", _details("beside the published rows", published_lines)]
+def read_results(workdir: Path) -> dict[str, dict[str, Any]]:
+    """The results of a work directory by the stages that they belong to.
 
-
-def _stage(folder: Path) -> list[str]:
-    """Curves and the newest grids of one stage."""
-    parts = []
-    if (folder / "metrics.csv").is_file():
-        parts.append(_curves(folder / "metrics.csv"))
-    grids = sorted(folder.glob("grids/*.png"))
-    newest = {path.stem.partition("-")[2]: path for path in grids}  # the name is STEP-KIND: the last step stays
-    for kind, path in newest.items():
-        parts += [f"<h3>{html.escape(kind or 'grid')}, step {int(path.stem.partition('-')[0]):,}</h3>"]
-        parts.append(_image(path.read_bytes(), f"{folder.name} {kind}"))
-    return parts
-
-
-def _curves(path: Path) -> str:
-    """Loss and speed over the steps, as a picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if all(row.values())]
-    names = [name for name in ("loss", "gradient_norm", "images_per_second") if rows and name in rows[0]]
-    if not names:
-        return "<p>no curves yet</p>"
-    steps = [int(row["step"]) for row in rows]
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4 * len(names), 2.8), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        axis.plot(steps, [float(row[name]) for row in rows], linewidth=1)
-        axis.set_title(name.replace("_", " "))
-        axis.set_xlabel("step")
-        if name == "loss":
-            axis.set_yscale("log")
-    figure.tight_layout()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    pyplot.close(figure)
-    return _image(buffer.getvalue(), f"curves of {path.parent.name}")
-
-
-def _image(content: bytes, description: str) -> str:
-    encoded = base64.b64encode(content).decode()
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}">'
-
-
-def _details(summary: str, text: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>"
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; }} th, td {{ padding: .25rem .8rem; border-bottom: 1px solid #ccc; }}
-td + td, th + th {{ text-align: right; }} img {{ max-width: 100%; }} pre {{ overflow-x: auto; background: #f6f6f6; }}
-</style></head>
-<body>
-{body}
-</body></html>
-"""
+    Raises:
+        UserError: a file is damaged.
+    """
+    found = {}
+    for path in sorted(Path(workdir).glob("results/*.json")):
+        try:
+            found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): run --do evaluate again") from error
+    return found

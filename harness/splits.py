@@ -1,12 +1,15 @@
 """The splits of a recipe's dataset as image sets, decoded as training sees them but never flipped."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from harness.cache import digest
 from harness.images import Batch, ImageSet, RealImages
 from zoo.data.images import Images
+from zoo.data.tfrecords import TFRecords
 
 PART = 500  # images decoded at a time
 
@@ -24,6 +27,7 @@ class SplitImages(ImageSet):
         self.images, self.split_name, self.first, self.seed = images, split, first, seed
         name = images.split(split)
         whole = images.source.count(name)
+        self.source_count = whole
         self.count = whole - first if count is None else count
         self.shape = (images.size, images.size, images.channels)
         self.classes = images.classes
@@ -43,9 +47,28 @@ class SplitImages(ImageSet):
             [self.source_fingerprint, self.shape, type(crop).__name__, settings, self.first, self.count, self.seed]
         )
 
+    def all_labels(self) -> np.ndarray | None:
+        """As of every image set; records say their labels without being decoded."""
+        source, name = self.images.source, self.images.split(self.split_name)
+        if not self.classes:
+            return None
+        places = tf.range(self.first, self.first + self.count, dtype=tf.int64)
+        records = source.records(name, self.seed, 0, places)
+        if "label" not in records.element_spec:
+            return super().all_labels()
+        labels = records.map(lambda record: record["label"]).batch(4096).as_numpy_iterator()
+        found = np.concatenate(list(labels)).astype(np.int64)
+        return found - (source.first_label if isinstance(source, TFRecords) else 0)
+
+    def section(self, first: int, count: int) -> ImageSet:
+        """As of every image set, skipping what is before without decoding it."""
+        part = copy.copy(self)
+        part.first, part.count = self.first + first, count
+        return part
+
     def split(self, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
         """As of every image set; the whole split skips to its part without decoding."""
-        if self.seed is not None:
+        if self.seed is not None or self.first or self.count < self.source_count:
             return super().split(count, seed)
         rest = self.count - count
         return (

@@ -11,7 +11,7 @@ from golden_arrays import Arrays
 from harness.metrics.frechet import frechet_distance
 from harness.metrics.inception_score import mean_and_deviation, scores_of_equal_splits, scores_of_split_size
 from harness.metrics.kernel import kernel_distance_of_all, kernel_distances
-from harness.metrics.precision_recall import precision_recall, squared_radii
+from harness.metrics.precision_recall import half_precision_recall, precision_recall, squared_radii
 from harness.metrics.statistics import Moments
 
 TORCH_FIDELITY = "toshas/torch-fidelity 0.4.0 metric_"
@@ -114,7 +114,7 @@ def precision_recall_adm(entry: Entry, arrays: Arrays) -> None:
         return
     assert entry.pop("distances").startswith("float16")
     real, fake = sides(entry, arrays)
-    precision, recall = precision_recall(real, fake, entry.pop("k"), np.float16)
+    precision, recall = half_precision_recall(real, fake, entry.pop("k"))
     value = entry.pop("value")
     # Half-precision sums depend on the order of addition: up to three images.
     assert abs(precision - value.pop("precision")) * len(fake) < 3.5

@@ -10,13 +10,14 @@ from pathlib import Path
 import golden_adm
 import golden_diffusion
 import golden_images
+import golden_inception
 import golden_metrics
 import numpy as np
 import pytest
 from conftest import NOT_YET_COVERED, golden_folder
 from golden_arrays import Arrays
 
-PARTS = (golden_adm, golden_diffusion, golden_images, golden_metrics)
+PARTS = (golden_adm, golden_diffusion, golden_images, golden_inception, golden_metrics)
 CHECKS: dict[str, Callable[[Path], None]] = {name: check for part in PARTS for name, check in part.CHECKS.items()}
 COVERS: set[str] = {file for part in PARTS for file in part.COVERS}
 
@@ -30,10 +31,6 @@ NOT_YET: dict[str, str] = {
         for name in ("adaptive", "attention", "spatial", "spatial_v2")
         for kind in ("json", "npz", "safetensors")
     },
-    "images/cleanfid_resize.npz": "resizing before Inception, with antialiasing",
-    "images/tf1_bilinear_resize.npz": "resizing before Inception, as TensorFlow 1 did",
-    "inception/inception.npz": "the Inception network",
-    "inception/weights.json": "the Inception network",
     "param_counts.json": "recipes of the published ADM, Improved DDPM and DDPM models",
     "schedulers/schedulers.json": "samplers of other step spacings, DPM-Solver++",
     "schedulers/schedulers.npz": "samplers of other step spacings, DPM-Solver++",

@@ -26,7 +26,7 @@ LAYERS = {
     "console": ["zoo.console"],
 }
 RANKS = {"commands": 5, "assembly": 4, "machinery": 3, "method": 2, "mathematics": 1, "networks": 1, "console": 0}
-HARNESS_MAY_IMPORT = ("zoo.data", "zoo.recipe", "zoo.registry", "zoo.console")
+HARNESS_MAY_IMPORT = ("zoo.data", "zoo.recipe", "zoo.registry", "zoo.console", "zoo.devices", "zoo.convert.torch_file")
 
 
 class Import(NamedTuple):
@@ -204,7 +204,7 @@ def run_at_import(module: str) -> dict[str, str]:
     return asked
 
 
-LIGHT = ["zoo", "zoo.console", "zoo.registry", "zoo.recipe", "zoo.run", "harness.tables"]
+LIGHT = ["zoo", "zoo.console", "zoo.registry", "zoo.recipe", "zoo.run", "harness.tables", "harness.assets"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

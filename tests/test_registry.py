@@ -18,7 +18,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_reads_components_and_recipes(tmp_path: Path):
-    entry = "{file: a.gin, title: A, paper: CDM, dataset: cifar10, rows: ['cdm/1a:cdm-32'], parameters: {base: 12}}"
+    entry = "{file: a.gin, title: A, paper: CDM, dataset: cifar10, parameters: {base: 12}}"
     path = write(tmp_path, f"components:\n  LinearSchedule: {COMPONENT}\nrecipes:\n  a: {entry}\n")
     found = registry.load(path)
     component = found.components["LinearSchedule"]
@@ -29,7 +29,6 @@ def test_reads_components_and_recipes(tmp_path: Path):
         2,
     )
     assert component.load().__name__ == "LinearSchedule"
-    assert found.recipes["a"].rows == ("cdm/1a:cdm-32",)
     assert found.recipes["a"].parameters == {"base": 12}
     assert found.root == tmp_path
 

@@ -68,7 +68,8 @@ class Experiment:
                 self._record()
 
     def _record(self) -> None:
-        if not any(self.workdir.glob("stages/*/checkpoints/*/manifest.json")):
+        trained = any(self.workdir.glob("stages/*/checkpoints/*/manifest.json"))
+        if not trained or not (self.workdir / "recipe.gin").is_file():  # stages may come from another run
             self.keep_recipe()
         path = self.workdir / "run.json"
         account = json.loads(path.read_text()) if path.is_file() else {"invocations": []}
@@ -202,6 +203,7 @@ class Experiment:
         return {
             "recipe": str(self.origin()),
             "recipe_hash": hashlib.sha256(self.recipe.text().encode()).hexdigest(),
+            "recipe_identity": self.recipe.identity(),
             "stage": last.name,
             "samples": sets,
             "seed": self.pipeline.seed,

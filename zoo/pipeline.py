@@ -26,7 +26,7 @@ class Evaluation(Protocol):
     """What a pipeline needs of the harness: scores of a folder of samples, as plain data."""
 
     def evaluate(self, samples_dir: Path, images: Images, cache: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """See harness.evaluate.Evaluation."""
+        """See harness.evaluation.Evaluation."""
 
 
 class Stage(Method):

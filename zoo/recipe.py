@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from zoo import registry as catalogue
 from zoo.console import UserError, import_tensorflow, say
+from zoo.recipe_identity import Resolution, StageOutline, digest
 from zoo.recipe_names import Findings, check_names
-from zoo.recipe_parsing import parse, shown
+from zoo.recipe_parsing import parse, parse_bindings, shown
 from zoo.recipe_scopes import Instance
-from zoo.recipe_statements import Mistake, Source
+from zoo.recipe_statements import COMMAND_LINE, Mistake, Source
 from zoo.registry import Registry, short_count
 from zoo.signatures import Signatures
 from zoo.spelling import did_you_mean
@@ -89,6 +90,37 @@ class Recipe:
             raise ValueError("operative() needs the recipe built first")
         return self._operative
 
+    def resolved(self) -> str:
+        """What the recipe amounts to: every component that is built and every value that is not its default.
+
+        Comments, order, includes, bindings that nothing uses, the seed and what registry.yaml calls knobs leave it as
+        it is; so do the command line's bindings where they change none of it.
+
+        Raises:
+            UserError: the recipe has mistakes.
+        """
+        return self._resolution().text()
+
+    def identity(self) -> str:
+        """A hash of `resolved`: equal for two recipes that are one experiment."""
+        return digest(self.resolved())
+
+    def stages(self) -> list[StageOutline]:
+        """The stages as the text tells them: names, training budgets, and what their weights depend on."""
+        return self._resolution().stages()
+
+    def samples(self) -> int | None:
+        """How many images a run samples."""
+        return self._resolution().samples()
+
+    def overrides(self) -> list[str]:
+        """The bindings that the command line added, as `plain` gives them."""
+        return [f"{found} = {found.value!r}" for found in self.source.bindings if found.section == COMMAND_LINE]
+
+    def _resolution(self) -> Resolution:
+        self.require_names()
+        return Resolution(self.source, self.instances, self.signatures)
+
     def freeze(self, workdir: Path) -> None:
         """Writes recipe.gin (as asked) and, once built, operative.gin (as built) into the work directory."""
         workdir.mkdir(parents=True, exist_ok=True)
@@ -116,6 +148,14 @@ def load(path: str | Path, bindings: Sequence[str] = (), signatures: Signatures 
     signatures = signatures or Signatures(catalogue.load())
     file = _find(str(path), signatures.registry)
     return Recipe(file, parse(file, bindings), signatures)
+
+
+def plain(bindings: Sequence[str]) -> list[str]:
+    """Bindings as Gin reads them: 'SampleSet.count=50_000' is 'SampleSet.count = 50000'."""
+    source = parse_bindings(bindings)
+    if source.mistakes:
+        raise UserError("\n".join(map(str, source.mistakes)))
+    return [f"{found} = {found.value!r}" for found in source.bindings]
 
 
 def _find(path: str, registry: Registry) -> Path:

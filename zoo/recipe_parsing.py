@@ -26,6 +26,14 @@ def parse(path: Path, overrides: Sequence[str]) -> Source:
     return reader.source
 
 
+def parse_bindings(bindings: Sequence[str]) -> Source:
+    """Parses bindings that belong to no file."""
+    reader = _Reader(Source(COMMAND_LINE))
+    for reader.override, binding in enumerate(bindings, start=1):
+        reader.read_text(binding, COMMAND_LINE, Path.cwd(), ())
+    return reader.source
+
+
 def shown(path: Path) -> str:
     """A path as messages print it: relative where it is below the current folder."""
     try:

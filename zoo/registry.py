@@ -14,19 +14,26 @@ from zoo.spelling import did_you_mean
 PROJECT = Path(__file__).resolve().parent.parent
 WIDTH = 80
 
-COMPONENT_FIELDS = {"family", "target", "source"}
-RECIPE_FIELDS = {"file", "title", "paper", "dataset", "rows", "like", "parameters"}
+COMPONENT_FIELDS = {"family", "target", "source", "sampling", "knobs"}
+RECIPE_FIELDS = {"file", "title", "paper", "dataset", "parameters"}
 
 
 @dataclass(frozen=True)
 class Component:
-    """One interchangeable part: its name is its class's name and its Gin name."""
+    """One interchangeable part: its name is its class's name and its Gin name.
+
+    Attributes:
+        sampling: parameters that act in sampling alone: trained weights do not depend on them.
+        knobs: parameters that never change the experiment: memory, speed, what is shown meanwhile.
+    """
 
     name: str
     family: str
     target: str
     source: str | None
     line: int
+    sampling: tuple[str, ...] = ()
+    knobs: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:
@@ -44,12 +51,10 @@ class Component:
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """One published system: where its recipe is and what it is compared with.
+    """One system: where its recipe is. Which published rows it reproduces stands on the rows, in harness/papers.
 
     Attributes:
         parameters: stage name -> parameter count of its network.
-        rows: published rows, as "paper/table:row", that the recipe reproduces.
-        like: published rows that it imitates at another scale, or on other data, and that are printed beside it.
     """
 
     name: str
@@ -57,8 +62,6 @@ class RecipeEntry:
     title: str
     paper: str | None
     dataset: str
-    rows: tuple[str, ...] = ()
-    like: tuple[str, ...] = ()
     parameters: dict[str, int] = field(default_factory=dict)
 
 
@@ -150,7 +153,8 @@ def _component(file: Path, name: str, entry: Any, line: int) -> Component:
     target = entry["target"]
     if target.rpartition(".")[2] != name:
         raise UserError(f"{file}:{line}: component {name} targets {target}; the key must be the class's name")
-    return Component(name, entry["family"], target, entry.get("source"), line)
+    named = {field: tuple(entry.get(field) or ()) for field in ("sampling", "knobs")}
+    return Component(name, entry["family"], target, entry.get("source"), line, **named)
 
 
 def _recipe(file: Path, name: str, entry: Any, line: int) -> RecipeEntry:
@@ -161,8 +165,6 @@ def _recipe(file: Path, name: str, entry: Any, line: int) -> RecipeEntry:
         title=entry["title"],
         paper=entry.get("paper"),
         dataset=entry["dataset"],
-        rows=tuple(entry.get("rows") or ()),
-        like=tuple(entry.get("like") or ()),
         parameters=dict(entry.get("parameters") or {}),
     )
 

@@ -123,7 +123,13 @@ def _list() -> int:
     from zoo import registry
 
     catalogue = registry.load()
-    say(json.dumps(catalogue.recipes_json(), indent=1) if FLAGS.json else registry.render_list(catalogue))
+    if not FLAGS.json:
+        say(registry.render_list(catalogue))
+        return 0
+    from harness import rows
+
+    listed = [entry | {"rows": rows.rows_naming(catalogue.root / entry["file"])} for entry in catalogue.recipes_json()]
+    say(json.dumps(listed, indent=1))
     return 0
 
 
@@ -229,15 +235,10 @@ def _evaluate(experiment: "Experiment") -> None:
 
 
 def _published_rows(experiment: "Experiment") -> list[str]:
-    """The rows that registry.yaml names for this recipe; none for a recipe that it does not list."""
-    from zoo import registry
+    """The published rows that name this recipe, with the bindings of this run."""
+    from harness import rows
 
-    catalogue = registry.load()
-    path = experiment.origin().resolve()
-    for entry in catalogue.recipes.values():
-        if (catalogue.root / entry.file).resolve() == path:
-            return [*entry.rows, *entry.like]
-    return []
+    return rows.rows_of(experiment.origin(), experiment.recipe.overrides())
 
 
 if __name__ == "__main__":

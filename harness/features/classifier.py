@@ -108,6 +108,8 @@ class _Classifier(Extractor):
             "dimensions": 4 * width,
             "parameters": int(network.count_params()),
             "input": "uint8 at its own size; no resize",
+            "resize": "none",
+            "weights": self.identity,
         }
         self._forward = ForwardPass(network, BATCH)
         self.at_once = self._forward.at_once

@@ -1,8 +1,9 @@
 """Feature networks and tf.distribute: images through a network on every device, training on one and the same."""
 
 import concurrent.futures
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import keras
@@ -20,7 +21,7 @@ class ForwardPass:
     its own devices at work, and none waits for another.
 
     Args:
-        network: images [B, H, W, C] -> (features [B, D], logits [B, classes]), made outside the strategy.
+        network: float32 images [B, H, W, C] in 0..255 -> a tuple of arrays [B, ...], made outside the strategy.
         batch: images in one call of the network. The same batch gives the same bits, on however many devices.
 
     Attributes:
@@ -33,20 +34,20 @@ class ForwardPass:
         self.devices, self.at_once = len(places), batch * len(places)
         self._weights = self._share([_copies(network, place) for place in places])
 
-        def forward(weights: tuple[list[tf.Tensor], list[tf.Tensor]], images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def forward(weights: tuple[list[tf.Tensor], list[tf.Tensor]], images: tf.Tensor) -> tuple[tf.Tensor, ...]:
             outputs, _ = network.stateless_call(*weights, tf.cast(images, tf.float32), training=False)
             return outputs
 
         self._forward = tf.function(lambda *arguments: self.strategy.run(forward, args=arguments), autograph=False)
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [N, H, W, C], N at most `at_once` -> float32 features [N, D] and logits [N, classes]."""
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """uint8 [N, H, W, C], N at most `at_once` -> what the network gives, float32 [N, ...] each."""
         if len(images) > self.at_once:
             raise ValueError(f"a batch of {len(images)} images is larger than the compiled {self.at_once}")
         padded = np.concatenate([images, np.repeat(images[:1], self.at_once - len(images), axis=0)])
         given = self._share([tf.constant(part) for part in np.split(padded, self.devices)])
-        features, logits = (self._joined(part)[: len(images)] for part in self._forward(self._weights, given))
-        return features, logits
+        with _whole_float32():
+            return tuple(self._joined(part)[: len(images)] for part in self._forward(self._weights, given))
 
     def _share(self, parts: list[Any]) -> Any:
         """One value for each device of this process, as an argument of the compiled function."""
@@ -59,6 +60,17 @@ class ForwardPass:
 
     def _joined(self, value: Any) -> np.ndarray:
         return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(value)])
+
+
+@contextlib.contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Products of float32 with all of its digits, as on a CPU; GPUs would otherwise use TensorFloat-32, of 10 bits."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def _copies(network: keras.Model, place: str | None) -> tuple[list[tf.Tensor], list[tf.Tensor]]:

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from harness.features.devices import ForwardPass, on_one_device
+from harness.features.accuracy import count_hits
+from harness.features.devices import on_one_device
 from harness.images import ImageSet
 from zoo.console import progress
 
@@ -146,13 +147,5 @@ def augment(images: tf.Tensor, seed: tf.Tensor, shift: int, mirror: float) -> tf
 
 def accuracies(network: keras.Model, images: ImageSet) -> tuple[float, float]:
     """Shares of images whose class is the first, and among the first five, of the logits."""
-    forward = ForwardPass(network, BATCH)
-    first = among_five = count = 0
-    for batch, labels in images.batches(forward.at_once):
-        if labels is None:
-            raise ValueError(f"{images.name} has no labels")
-        order = np.argsort(-forward(batch)[1], axis=1, kind="stable")[:, :5]
-        first += int((order[:, 0] == labels).sum())
-        among_five += int((order == labels[:, None]).any(axis=1).sum())
-        count += len(labels)
-    return first / count, among_five / count
+    hits = count_hits(network, images, network.outputs[1].shape[-1], BATCH)
+    return hits.top1, hits.top5

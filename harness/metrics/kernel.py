@@ -45,6 +45,18 @@ def kernel_distances(reference: np.ndarray, samples: np.ndarray, subsets: int, s
     return np.array(estimates)
 
 
+def standard_error(estimates: np.ndarray, size: int, count: int) -> float:
+    """The standard error of the mean of estimates from random subsets of `size` out of `count` vectors.
+
+    The deviation over subsets is that of an estimate from `size` vectors, and neither shrinks with the number of
+    subsets nor with that of images. The delete-d jackknife (Shao and Wu 1989) makes of it the error of an estimate from
+    all of them: size / (count - size) of the variance; having drawn finitely many subsets adds its own share.
+    """
+    if size >= count:
+        raise ValueError(f"subsets must leave out some of the {count} vectors, got {size}")
+    return float(np.sqrt(estimates.var() * (size / (count - size) + 1 / len(estimates))))
+
+
 def _kernel_sum(one: np.ndarray, other: np.ndarray) -> float:
     """The sum of (x.y / D + 1)^3 over all pairs."""
     total = 0.0
@@ -60,7 +72,10 @@ def _kernel_diagonal(one: np.ndarray) -> float:
 
 
 class KID(Metric):
-    """Mean and deviation of the kernel distance over random subsets.
+    """Mean of the kernel distance over random subsets, with its standard error and the deviation over the subsets.
+
+    `kid_std` is the deviation over subsets, which torch-fidelity prints: how far one subset is from another.
+    `kid_error` is the standard error of `kid`: how far it may be from that of other images of the same two kinds.
 
     Args:
         subsets: number of subsets.
@@ -85,10 +100,24 @@ class KID(Metric):
 
     def compute(self, *, reference: Evidence, samples: Evidence, real: RealImages, cache: Cache) -> dict[str, float]:
         one, other = vectors(reference), vectors(samples)
-        size = min(self.subset_size, len(one), len(other))
+        count = min(len(one), len(other))
+        size = min(self.subset_size, count)
         estimates = kernel_distances(one, other, self.subsets, size, self.seed)
-        return {"kid": float(estimates.mean()), "kid_std": float(estimates.std())}
+        found = {"kid": float(estimates.mean()), "kid_std": float(estimates.std())}
+        half = count // 2
+        if size <= half and self.subsets > 1:
+            found["kid_error"] = standard_error(estimates, size, count)
+        elif half >= 2 and self.subsets > 1:
+            # Subsets of nearly everything hardly differ: their error is judged from halves.
+            halves = kernel_distances(one, other, self.subsets, half, self.seed)
+            found["kid_error"] = standard_error(halves, half, count)
+        return found
 
     def protocol(self, samples: int, network: str) -> Mapping[str, str]:
-        size = min(self.subset_size, samples)
-        return {"kid": f"KID-{thousands(samples)} ({network}), {self.subsets} subsets of {size}"}
+        score = f"KID-{thousands(samples)} ({network})"
+        subsets = f"{self.subsets} subsets of {min(self.subset_size, samples)}"
+        return {
+            "kid": f"{score}, {subsets}",
+            "kid_std": f"{score}, deviation over {subsets}",
+            "kid_error": f"{score}, standard error of the mean over {subsets}",
+        }

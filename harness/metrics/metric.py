@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,11 +20,13 @@ class Features:
         moments: mean and covariance of the pooled features.
         pooled: float32 [N, D], or None where no metric needs the vectors themselves.
         logits: float32 [N, classes], or None.
+        spatial: mean and covariance of the spatial features, or None where no metric needs them.
     """
 
     moments: Moments
     pooled: np.ndarray | None = None
     logits: np.ndarray | None = None
+    spatial: Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Metric(abc.ABC):
     """Maps (reference, samples), in this order and by name, to numbers.
 
     Attributes:
-        needs: which of Features' optional arrays it reads: 'pooled', 'logits'.
+        needs: which of Features' optional parts it reads: 'pooled', 'logits', 'spatial'. Only what some metric needs
+            is kept: vectors grow with the number of images, the moments of 'spatial' do not.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -64,6 +67,14 @@ class Metric(abc.ABC):
             samples: number of samples.
             network: title of the feature network.
         """
+
+    def warnings(self, *, reference: Evidence, samples: Evidence) -> list[str]:
+        """What makes its numbers less than they seem for these two sides, in sentences; empty where all is well."""
+        return []
+
+    def details(self, *, samples: Evidence, real: RealImages, cache: Cache) -> dict[str, Any]:
+        """What a result holds of it beside numbers (JSON-able), such as `by_class`; asked after `compute`."""
+        return {}
 
     def floor(
         self, *, pair: tuple[Evidence, Evidence] | None, count: int, real: RealImages, cache: Cache

@@ -1,0 +1,125 @@
+"""The drawings of reports: training curves, and accuracy class by class."""
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from harness.class_accuracy import ClassAccuracy
+
+# Tell apart by light, by dark, and with red-green blindness.
+BLUE, RED = "#3b82c4", "#d1603d"
+COLOURS = (BLUE, RED, "#8a6bbf", "#4f9d69", "#b8860b", "#6b7785")
+CURVES = ("loss", "gradient_norm", "images_per_second")
+LOGARITHMIC = frozenset({"loss", "gradient_norm"})
+
+
+def to_svg(figure: "Figure", name: str) -> str:
+    """A drawing to put inside a page, black standing for the colour of its text; the same bytes for the same drawing.
+
+    Args:
+        name: of this drawing, unlike any other on the page: references inside drawings must not meet.
+    """
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to groups, and their names repeat between drawings
+    return text.replace("#000000", "currentColor")
+
+
+def to_png(figure: "Figure") -> bytes:
+    """A picture on white, for slides and papers."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def read_curves(path: Path) -> dict[str, np.ndarray]:
+    """The columns of metrics.csv as float64 [rows]; a row that a crash cut short is left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if all(row.values())]
+    return {name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+def draw_curves(runs: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure | None":
+    """Loss, norm of the gradient and speed over the steps; several runs over one another.
+
+    Args:
+        runs: title -> columns, as `read_curves` gives them; one run needs no title.
+    """
+    names = [name for name in CURVES if any(name in columns for columns in runs.values())]
+    if not names:
+        return None
+    figure, axes = _figure(len(names), 2.7)
+    for axis, name in zip(axes, names, strict=True):
+        for colour, (title, columns) in zip(COLOURS * len(runs), runs.items(), strict=False):
+            if name in columns:
+                axis.plot(columns["step"], columns[name], linewidth=1, color=colour, label=title)
+        axis.set_title(name.replace("_", " "))
+        axis.set_xlabel("step")
+        if name in LOGARITHMIC:
+            axis.set_yscale("log")
+    if len(runs) > 1:
+        axes[0].legend(frameon=False)
+    return figure
+
+
+def draw_scores(steps: Sequence[float], values: Sequence[float]) -> "Figure":
+    """The scores of a stage's checkpoints over the steps."""
+    figure, (axis,) = _figure(1, 2.7)
+    axis.plot(steps, values, linewidth=1, marker="o", markersize=4, color=BLUE)
+    axis.set_title("score of the checkpoints, lower is better")
+    axis.set_xlabel("step")
+    return figure
+
+
+def draw_classes(accuracy: "ClassAccuracy") -> "Figure":
+    """Accuracy of every class by samples and by real images (CDM, figure 7), one against the other, and differences."""
+    figure, (sorted_axis, against, differences) = _figure(3, 3.3)
+    order = np.argsort(accuracy.real, kind="stable")
+    places = np.arange(len(order))
+    size = 12 if len(order) <= 100 else 3
+    sorted_axis.plot(places, accuracy.real[order], color=BLUE, label="real images")
+    sorted_axis.scatter(places, accuracy.samples[order], s=size, color=RED, label="samples", zorder=3)
+    sorted_axis.set_xlabel("classes, by the accuracy of real images")
+    sorted_axis.set_ylabel("accuracy")
+    sorted_axis.legend(frameon=False)
+    against.plot([0, 1], [0, 1], color="#808080", linewidth=0.8, linestyle="--")
+    against.scatter(accuracy.real, accuracy.samples, s=size, color=RED, alpha=0.7)
+    against.set_xlabel("trained on real images")
+    against.set_ylabel("trained on samples")
+    against.set_aspect("equal")
+    differences.hist(accuracy.differences, bins=np.linspace(-1.025, 1.025, 42), color=BLUE)
+    differences.axvline(0, color="#808080", linewidth=0.8, linestyle="--")
+    low, high = accuracy.differences.min(), accuracy.differences.max()
+    differences.set_xlim(min(-0.1, low - 0.05), max(0.1, high + 0.05))
+    differences.set_xlabel("accuracy by samples - by real images")
+    differences.set_ylabel("classes")
+    differences.yaxis.get_major_locator().set_params(integer=True)
+    differences.set_title(f"samples ahead in {accuracy.above} of {len(order)}")
+    return figure
+
+
+def _figure(panels: int, height: float) -> "tuple[Figure, np.ndarray]":
+    """A figure with axes side by side; made without pyplot, so that nothing is left behind."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False}):
+        figure = Figure(figsize=(3.6 * panels, height), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        for axis in axes:
+            axis.spines["right"].set_visible(False)
+            axis.grid(alpha=0.25)
+    return figure, axes
