@@ -100,13 +100,28 @@ def test_the_experiment_measures_every_level_and_writes_its_page(tmp_path, monke
         assert picture.format == "PNG"
 
 
+def levels(key: str, *numbers: float, whole: float = 1.0) -> dict:
+    return {
+        "levels": [{"level": i, "numbers": {key: number}, "whole": {key: whole}} for i, number in enumerate(numbers)]
+    }
+
+
 def test_signs_that_are_not_met_are_named():
-    row = {"level": 1.0, "numbers": {"fid": 2.0, "recall": 0.5}, "whole": {"fid": 3.0, "recall": 0.6}}
-    found = wrong_signs([{"title": "Something", "expected": {"fid": 1, "recall": -1}, "levels": [row]}])
-    assert found == ["Something, 1: fid went from 3 to 2"]
-    each = {"title": "Something", "expected": {"fid": 1}, "levels": [row]}
-    assert degradation_page.sign(each, "fid") == "up: 0 of 1 levels"
-    assert degradation_page.sign(each, "recall") == "(down to down)"
+    distance = {"title": "Something", "expected": {"fid": 1}} | levels("fid", 0.9, 2.0, 3.0)
+    (found,) = wrong_signs([distance])
+    assert found.startswith("Something: fid should go up, and from whole images to the levels went 1 to 0.9, 1 to 2")
+    assert degradation_page.sign(distance, "fid") == "up: not met, at 2 of 3 levels"
+    assert degradation_page.sign(distance | {"expected": {}}, "fid") == "(down to up)"
+    falling = {"title": "Something", "expected": {"recall": -1}}
+    for numbers, verdict in (
+        ((0.9, 0.8, 0.5), "down: met"),
+        ((1.01, 1.02, 0.5), "down: met, at 1 of 3 levels"),  # more pairs of levels fall than rise
+        ((0.5, 0.6, 0.9), "down: not met"),  # back towards whole images
+        ((0.9, 0.8, 1.1), "down: not met, at 2 of 3 levels"),
+    ):
+        each = falling | levels("recall", *numbers)
+        assert degradation_page.sign(each, "recall") == verdict
+        assert bool(wrong_signs([each])) == ("not" in verdict)
 
 
 def test_the_experiment_refuses_images_without_labels(tmp_path):

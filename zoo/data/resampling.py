@@ -5,6 +5,9 @@ loops go pixel by pixel. Here they run along memory that the processor's vectors
 strip for the pass across, along whole rows for the pass down.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -15,66 +18,49 @@ STRIP = 64  # rows turned at a time: their columns stay in the first cache
 Weights = tuple[np.ndarray, np.ndarray]
 
 
-@njit(nogil=True, cache=True)
+@functools.lru_cache(maxsize=1024)  # many pictures of a dataset have one size
 def bicubic_weights(length: int, out: int, low: int, high: int) -> Weights:
     """First input pixel int32 [n] and weights int32 [n, taps] of the output pixels low .. high of `out`.
 
     Keys' cubic with a = -0.5, stretched by the scale where the picture shrinks.
     """
-    scale = length / out
-    stretch = max(scale, 1.0)
-    reach = 2.0 * stretch
-    starts, weights = _empty_weights(high - low, reach)
-    for i in range(high - low):
-        centre = (low + i + 0.5) * scale
-        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), length)
-        raw = np.zeros(last - first)
-        for k in range(last - first):
-            x = abs((k + first - centre + 0.5) / stretch)
-            if x < 1.0:
-                raw[k] = (1.5 * x - 2.5) * x * x + 1.0
-            elif x < 2.0:
-                raw[k] = (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
-        starts[i] = first
-        _round_weights(raw, weights[i])
-    return starts, weights
+    return _weights(_cubic, 2.0, length, out, low, high)
 
 
-@njit(nogil=True, cache=True)
+@functools.lru_cache(maxsize=1024)
 def box_weights(length: int, out: int, low: int, high: int) -> Weights:
     """The same for means over boxes, where a picture shrinks."""
+    return _weights(_box, 0.5, length, out, low, high)
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1.0, (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+def _box(x: np.ndarray) -> np.ndarray:
+    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
+
+
+def _weights(
+    kernel: Callable[[np.ndarray], np.ndarray], support: float, length: int, out: int, low: int, high: int
+) -> Weights:
+    """Weights that sum to one, as whole numbers of 2^-22; halves are rounded away from zero, as Pillow does."""
     scale = length / out
     stretch = max(scale, 1.0)
-    reach = 0.5 * stretch
-    starts, weights = _empty_weights(high - low, reach)
-    for i in range(high - low):
-        centre = (low + i + 0.5) * scale
-        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), length)
-        raw = np.zeros(last - first)
-        for k in range(last - first):
-            x = (k + first - centre + 0.5) / stretch
-            raw[k] = 1.0 if -0.5 < x <= 0.5 else 0.0
-        starts[i] = first
-        _round_weights(raw, weights[i])
-    return starts, weights
-
-
-@njit(nogil=True, cache=True)
-def _empty_weights(count: int, reach: float) -> Weights:
-    """Room for all weights, filled up with zeros: to six, which most pictures need, or to a multiple of four."""
+    reach = support * stretch
+    centre = (np.arange(low, high) + 0.5) * scale
+    first = np.maximum((centre - reach + 0.5).astype(np.int32), 0)
+    last = np.minimum((centre + reach + 0.5).astype(np.int32), length)
     taps = int(2 * reach) + 1
-    return np.empty(count, np.int32), np.zeros((count, 6 if 4 < taps <= 6 else (taps + 3) // 4 * 4), np.int32)
-
-
-@njit(nogil=True, cache=True)
-def _round_weights(raw: np.ndarray, weights: np.ndarray) -> None:
-    """Normalises, and rounds to fixed point as Pillow does: halves away from zero."""
-    total = 0.0
-    for value in raw:
-        total += value
-    for k in range(len(raw)):
-        weight = raw[k] / total * (1 << BITS)
-        weights[k] = int(weight - 0.5) if weight < 0 else int(weight + 0.5)
+    taps = 6 if 4 < taps <= 6 else -(-taps // 4) * 4  # six, which most pictures need, or a multiple of four
+    places = first[:, None] + np.arange(taps)
+    raw = kernel((places - centre[:, None] + 0.5) / stretch)
+    raw[places >= last[:, None]] = 0.0
+    # One after another, as Pillow sums them: NumPy's own order would round elsewhere.
+    scaled = raw / np.cumsum(raw, axis=1)[:, -1:] * (1 << BITS)
+    return first, (scaled + np.copysign(0.5, scaled)).astype(np.int32)
 
 
 @njit(nogil=True, cache=True)
