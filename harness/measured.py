@@ -12,6 +12,7 @@ SHOWN: Mapping[str, tuple[int, str, str | None]] = {
     "is_adm": (2, "is", None),
     "is_one_split": (2, "is_one_split", None),
     "is_shuffled": (2, "is_shuffled", None),
+    "is_adm_shuffled": (2, "is_adm_shuffled", None),
     "kid": (5, "kid", None),
     "kid_error": (5, "kid_error", None),
     "precision": (3, "precision", None),
