@@ -26,12 +26,13 @@ PLAIN = ("Training.optimizer = @Momentum()", "Momentum.learning_rate = 1.0", "Mo
 
 
 class InjectedStep(TrainingStep):
-    """A step whose noise does not depend on the number of replicas, and which keeps the gradients it applied."""
+    """A step whose noise does not depend on the number of replicas, and which keeps the first gradients it applied."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         with self.strategy.scope():
             self.kept = [tf.Variable(tf.zeros(variable.shape), trainable=False) for variable in self.state.raw]
+            self.open = tf.Variable(True, trainable=False)
 
     def draw(self, batch: Values, key: tf.Tensor, position: tf.Tensor) -> Values:
         shapes = {name: (self.training.batch, *value.shape[1:]) for name, value in batch.items()}
@@ -44,8 +45,10 @@ class InjectedStep(TrainingStep):
         }
 
     def _apply(self, gradients: list[tf.Tensor], norm: tf.Tensor, step: tf.Tensor) -> None:
+        first = self.open.read_value()
         for variable, gradient in zip(self.kept, gradients, strict=True):
-            assign(variable, gradient)
+            assign(variable, tf.where(first, gradient, variable.read_value()))
+        assign(self.open, tf.zeros_like(first))
         super()._apply(gradients, norm, step)
 
 
@@ -68,11 +71,9 @@ def main(kind: str, out: Path) -> None:
     folder = out.parent / f"{kind}-run"  # shared by all workers
     for label, optimizer in (("sgd", SGD), ("adam", ADAM)):
         trainer = InjectedTrainer(tiny.stage("base", *bindings, *optimizer), strategy, folder / label, seed=0)
-        if label == "sgd":
-            trainer.step(trainer._batches(0, 0), 0, 0, 1)
-            arrays |= {f"gradient/{i}": v for i, v in enumerate(local(strategy, trainer.step.kept)[0])}
-            trainer = InjectedTrainer(tiny.stage("base", *bindings, *optimizer), strategy, folder / label, seed=0)
         trainer.run()
+        if label == "sgd":
+            arrays |= {f"gradient/{i}": v for i, v in enumerate(local(strategy, trainer.step.kept)[0])}
         arrays |= {f"{label}/{i}": v for i, v in enumerate(local(strategy, trainer.state.raw)[0])}
         if trainer.is_chief:
             rows = (folder / label / "metrics.csv").read_text().splitlines()[1:]

@@ -1,5 +1,6 @@
 """The tiny cascade that the tests train: its recipe, its stages, its command, and one finished run of it."""
 
+import fcntl
 import functools
 import os
 import subprocess
@@ -53,12 +54,20 @@ def finished_run(base: Path) -> Path:
     """The work directory of one uninterrupted run, made once for all tests; its screen is in `screen.txt`.
 
     Args:
-        base: `tmp_path_factory.getbasetemp()`.
+        base: `tmp_path_factory.getbasetemp()`; processes of pytest-xdist have theirs in a common folder.
     """
+    base = base.parent if base.name.startswith("popen-") else base
     workdir = base / "finished" / "run"
+    with (base / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (workdir / "screen.txt").is_file():
+            _run(workdir)
+    return workdir
+
+
+def _run(workdir: Path) -> None:
     done = subprocess.run(
         command(workdir), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (workdir / "screen.txt").write_text(done.stdout)
-    return workdir
