@@ -2,6 +2,7 @@
 #
 #   make quickstart    the default recipe, from nothing to a table row and a sample grid
 #   make test          the tests
+#   make test-slow     those that take minutes: several workers
 #   make check         what CI checks besides the tests: lint, format, types, recipes, tables
 #   make PYTHON=/path/to/python3.12 test      with a certain Python
 #   make VENV=/elsewhere/venv test            with the environment in another place
@@ -19,16 +20,19 @@ installed_test := $(VENV)/.installed-test
 SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint format types recipes tables check ci clean
+.PHONY: help quickstart test test-slow lint format types recipes tables check ci clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,7p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,8p'
 
 quickstart: $(installed)
 	$(python) -m zoo.run --recipe $(RECIPE) --workdir $(WORKDIR)
 
 test: $(installed_test)
-	$(python) -m pytest -n 2 --dist loadfile
+	$(python) -m pytest -n 2 --dist loadfile -m 'not slow'
+
+test-slow: $(installed_test)
+	$(python) -m pytest -m slow
 
 lint: $(installed_test)
 	$(python) -m ruff check .
