@@ -22,18 +22,18 @@ from zoo.console import import_tensorflow, say
 
 import_tensorflow()
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from scipy import linalg  # noqa: E402
-from yardsticks import matrix_rate, median_seconds, write_figures  # noqa: E402
+import keras
+import numpy as np
+from scipy import linalg
+from yardsticks import matrix_rate, median_seconds, write_figures
 
-from harness.features.devices import ForwardPass  # noqa: E402
-from harness.features.network import BATCH  # noqa: E402
-from harness.features.small_network import build_network  # noqa: E402
-from harness.metrics.frechet import frechet_distance  # noqa: E402
-from harness.metrics.kernel import kernel_distances  # noqa: E402
-from harness.metrics.precision_recall import precision_recall, squared_radii  # noqa: E402
-from harness.metrics.statistics import Moments  # noqa: E402
+from harness.features.devices import ForwardPass
+from harness.features.network import BATCH
+from harness.features.small_network import build_network
+from harness.metrics.frechet import frechet_distance
+from harness.metrics.kernel import kernel_distances
+from harness.metrics.precision_recall import precision_recall, squared_radii
+from harness.metrics.statistics import Moments
 
 SIZES = ((10_000, 10_000), (10_000, 50_000), (50_000, 50_000))  # of precision and recall: reference, samples
 MODES = 1000  # clusters of the features for precision and recall

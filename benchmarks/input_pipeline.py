@@ -22,18 +22,18 @@ from zoo.console import import_tensorflow, say
 
 import_tensorflow()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from PIL import Image  # noqa: E402
-from yardsticks import disk_rates, pillow_rates, write_figures  # noqa: E402
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from yardsticks import disk_rates, pillow_rates, write_figures
 
-from zoo.data import held  # noqa: E402
-from zoo.data.crops import BigGANCrop, CenterCrop, Crop  # noqa: E402
-from zoo.data.flips import RandomFlip  # noqa: E402
-from zoo.data.folder import ImageFolder  # noqa: E402
-from zoo.data.images import Images  # noqa: E402
-from zoo.data.sources import Source  # noqa: E402
-from zoo.data.tfds import TFDS  # noqa: E402
+from zoo.data import held
+from zoo.data.crops import BigGANCrop, CenterCrop, Crop
+from zoo.data.flips import RandomFlip
+from zoo.data.folder import ImageFolder
+from zoo.data.images import Images
+from zoo.data.sources import Source
+from zoo.data.tfds import TFDS
 
 CORES = os.cpu_count() or 1
 JPEG_SIZE, JPEG_BATCH = 256, 16

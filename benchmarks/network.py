@@ -24,18 +24,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from zoo.console import UserError, command, import_tensorflow, say  # noqa: E402
+from zoo.console import UserError, command, import_tensorflow, say
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
     import_tensorflow()
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from keras import ops  # noqa: E402
-from yardsticks import write_figures  # noqa: E402
+import keras
+import numpy as np
+from keras import ops
+from yardsticks import write_figures
 
-from zoo import recipe_parts  # noqa: E402
-from zoo.recipe_parts import StageParts  # noqa: E402
+from zoo import recipe_parts
+from zoo.recipe_parts import StageParts
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 LEARNING_RATE, DECAY = 1e-4, 0.9999

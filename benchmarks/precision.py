@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # first: it imports the backend quietly
-from network import BACKENDS, POLICIES, MatrixRate, choose, example  # noqa: E402, I001
+from network import BACKENDS, POLICIES, MatrixRate, choose, example  # noqa: I001
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-from yardsticks import write_figures  # noqa: E402
+from yardsticks import write_figures
 
-from zoo.console import command, say  # noqa: E402
+from zoo.console import command, say
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from network import POLICIES, TensorFlow, choose, example, timed  # noqa: E402
-from yardsticks import write_figures  # noqa: E402
+from network import POLICIES, TensorFlow, choose, example, timed
+from yardsticks import write_figures
 
-from zoo.console import command, say  # noqa: E402
+from zoo.console import command, say
 
 COPIES = 5
 UNIT = 2**20  # MiB; ru_maxrss counts in KiB

@@ -18,14 +18,14 @@ from zoo.console import import_tensorflow, say
 
 import_tensorflow()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from yardsticks import matrix_rate, write_figures  # noqa: E402
+import numpy as np
+import tensorflow as tf
+from yardsticks import matrix_rate, write_figures
 
-from zoo import cost, recipe, symbolic  # noqa: E402
-from zoo.pipeline import Stage  # noqa: E402
-from zoo.sampling import StageSampler  # noqa: E402
-from zoo.training import randomness  # noqa: E402
+from zoo import cost, recipe, symbolic
+from zoo.pipeline import Stage
+from zoo.sampling import StageSampler
+from zoo.training import randomness
 
 ROOT = Path(__file__).parent.parent
 NETWORKS = {

@@ -22,13 +22,13 @@ from zoo.console import import_tensorflow, say
 
 import_tensorflow()
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from yardsticks import matrix_rate, write_figures  # noqa: E402
+import numpy as np
+import tensorflow as tf
+from yardsticks import matrix_rate, write_figures
 
-from zoo import recipe  # noqa: E402
-from zoo.run import make_deterministic  # noqa: E402
-from zoo.training.step import TrainingStep  # noqa: E402
+from zoo import recipe
+from zoo.run import make_deterministic
+from zoo.training.step import TrainingStep
 
 RECIPE = Path(__file__).parent / "training_step.gin"
 FORWARD = 3.64e9
