@@ -10,7 +10,6 @@ CDM's figure 7), and samples of the best and the worst classes (figures 11, 12).
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,14 +73,10 @@ def draw(result: Path, samples: Path | None, stem: Path | None) -> list[Path]:
         UserError: it is no result, or has no score by class.
     """
     from harness.class_accuracy import write_pictures
+    from harness.measured import read_result
     from harness.samples import open_images
 
-    try:
-        content = json.loads(result.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{result}: {error.strerror}: give a result.json of harness.evaluate") from error
-    except ValueError as error:
-        raise UserError(f"{result} is no result ({error}): give a result.json of harness.evaluate") from error
+    content = read_result(result)
     images = None if samples is None else open_images(samples)
     written = write_pictures(content, images, stem or result.with_suffix(""))
     if not written:

@@ -8,7 +8,6 @@ share a row; what makes them unlike is said below the rows.
 """
 
 import argparse
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def open_entries(paths: Sequence[Path]) -> list[Entry]:
                 raise UserError(f"{path} has no results/*.json: it is no work directory, or nothing was scored in it")
             found += [(path, stage, result, path) for stage, result in results.items()]
         else:
-            found.append((path, path.stem, _read(path), None))
+            found.append((path, path.stem, measured.read_result(path), None))
     for path, _, result, _ in found:
         missing = [name for name in REQUIRED if name not in result]
         if missing:
@@ -119,18 +118,6 @@ def open_entries(paths: Sequence[Path]) -> list[Entry]:
     return [
         Entry(title, stage, result, workdir) for title, (_, stage, result, workdir) in zip(titles, found, strict=True)
     ]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: give a work directory or a result.json") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no result ({error}): give a work directory or a result.json") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no result: give a work directory or a result.json")
-    return content
 
 
 def _titles(places: Sequence[tuple[Path, str]]) -> list[str]:

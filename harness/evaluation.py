@@ -142,7 +142,7 @@ class Evaluation:
         found: dict[str, str] = {}
         for metric in self.metrics:
             keys = [key for key in metric.protocol(1, "") if key in numbers]
-            if {"fid", "sfid"} & set(keys):
+            if metric.of_moments:
                 found |= dict.fromkeys(keys, statistics)
             elif "pooled" in metric.needs:
                 found |= dict.fromkeys(keys, vectors)

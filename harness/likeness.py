@@ -74,8 +74,7 @@ def check_enough(metrics: Sequence[Metric], images: ImageSet, network: Extractor
         UserError: with what to do.
     """
     dimensions = int(network.facts.get("dimensions", 0))
-    of_moments = any("fid" in metric.protocol(images.count, network.title) for metric in metrics)
-    if of_moments and images.has_images and images.count <= dimensions:
+    if any(metric.of_moments for metric in metrics) and images.has_images and images.count <= dimensions:
         raise UserError(
             f"{images.name} has {images.count} images for {dimensions} feature dimensions: the covariance is singular "
             "and the Frechet distance far too large. Give more images, take KID alone (--metrics kid), or --allow-few "

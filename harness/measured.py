@@ -1,7 +1,11 @@
-"""How the numbers of a result are shown: their order, digits and titles."""
+"""How the numbers of a result are read and shown: their order, digits and titles."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from zoo.console import UserError
 
 # Key in result['metrics'] -> digits after the point, metric of the published tables, key of its deviation.
 # A number that the papers do not print keeps its own name there, so that no published column takes it in.
@@ -22,9 +26,25 @@ SHOWN: Mapping[str, tuple[int, str, str | None]] = {
     "classes_above_real": (0, "classes_above_real", None),
     "clip_score": (3, "clip", "clip_score_error"),
 }
-DEVIATIONS = frozenset(
-    {"is_std", "kid_std", "clip_score_error"}
-)  # of a number that is shown, and not numbers of their own
+# Of a number that is shown, and not numbers of their own.
+DEVIATIONS = frozenset({"is_std", "kid_std", "clip_score_error"})
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One result.json.
+
+    Raises:
+        UserError: it is not there, or is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: give a work directory or a result.json") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no result ({error}): run the evaluation again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no result: give a work directory or a result.json")
+    return content
 
 
 def show(numbers: Mapping[str, float], key: str) -> str:

@@ -1,6 +1,6 @@
 """The published tables of harness/papers: what the papers print, by which protocol, and which recipes reproduce it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -204,27 +204,6 @@ def _require(place: str, content: Mapping[str, Any], allowed: set[str]) -> None:
     for name in content:
         if name not in allowed:
             raise UserError(f"{place} has an unknown field {name!r}; allowed are {', '.join(sorted(allowed))}")
-
-
-def find_row(identity: str) -> tuple[Table, Row]:
-    """The table and row of 'paper/table:row', such as 'cdm/1a:cdm-32'.
-
-    Raises:
-        UserError: there is no such table or row; the message lists what there is.
-    """
-    name, _, wanted = identity.partition(":")
-    tables = {table.id: table for table in _tables(load_papers())}
-    if name not in tables:
-        raise UserError(f"there is no published table {name!r}; the tables are {', '.join(tables)}")
-    rows = {row.id: row for row in tables[name].rows}
-    if wanted not in rows:
-        raise UserError(f"table {name} has no row {wanted!r}; its rows are {', '.join(rows)}")
-    return tables[name], rows[wanted]
-
-
-def _tables(papers: list[Paper]) -> Iterator[Table]:
-    for paper in papers:
-        yield from paper.tables
 
 
 def show(value: Any) -> str:

@@ -117,7 +117,7 @@ def run(
 
 def _score(batch: Batch, workdir: Path, results: Path, offline: bool, begin: Start) -> None:
     """Scores one batch and files its result under every row that it belongs to."""
-    reference, samples = (_file(name, offline) for name in (batch.reference, batch.name))
+    reference, samples = (assets.fetch(name, offline) for name in (batch.reference, batch.name))
     out = workdir / PUBLISHED / f"{batch.name}.json"
     command = [sys.executable, "-m", "harness.evaluate", str(reference), str(samples)]
     command += ["--features", "inception", "--metrics", METRICS, "--out", str(out), "--cache", str(workdir / "cache")]
@@ -140,8 +140,3 @@ def _need_weights(offline: bool) -> None:
         assets.find_any(assets.INCEPTION_WEIGHTS, offline)
     except UserError:
         assets.fetch(assets.INCEPTION_WEIGHTS[0], offline)
-
-
-def _file(name: str, offline: bool) -> Path:
-    """The file of an asset, fetched where that is allowed."""
-    return assets.fetch(name, offline)

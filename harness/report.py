@@ -1,13 +1,13 @@
 """What a run shows for it: a table row of 80 columns on the screen, and report.html, one self-contained page."""
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import measured, pages, published, report_parts
-from zoo.console import UserError, say
+from harness.rows import find_row
+from zoo.console import say
 
 WIDTH = 80
 CELL = 14
@@ -30,7 +30,7 @@ def print_row(result: Mapping[str, Any], rows: Sequence[str]) -> None:
 
 def render_row(result: Mapping[str, Any], rows: Sequence[str]) -> list[str]:
     """The lines of `print_row`."""
-    found = [(identity, *published.find_row(identity)) for identity in rows]
+    found = [(identity, *find_row(identity)) for identity in rows]
     lines = ["", *_line(measured.place(result), ["samples", "real images", "published"]), "-" * WIDTH]
     for key in measured.keys(result):
         cells = [measured.show(result["metrics"], key), measured.show(result["floor"], key), "-"]
@@ -84,10 +84,4 @@ def read_results(workdir: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: a file is damaged.
     """
-    found = {}
-    for path in sorted(Path(workdir).glob("results/*.json")):
-        try:
-            found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}): run --do evaluate again") from error
-    return found
+    return {path.stem: measured.read_result(path) for path in sorted(Path(workdir).glob("results/*.json"))}

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import charts, measured, pages, published
 from harness.class_accuracy import ClassAccuracy, write_pictures
+from harness.rows import find_row
 from zoo.console import UserError
 
 Result = Mapping[str, Any]
@@ -57,7 +58,7 @@ def beside(result: Result) -> list[str]:
     """The published rows that the recipe stands for or imitates, each by its own protocol."""
     parts = []
     for identity in result.get("rows", []):
-        table, row = published.find_row(identity)
+        table, row = find_row(identity)
         place = published_place(table, row)
         cells = [(column.protocol(table), published.show(row.values.get(column.key))) for column in table.columns]
         parts.append(pages.table(f"{row.label}, {place} ({identity})", ("protocol", "published"), cells))

@@ -18,6 +18,20 @@ def identities(papers: Sequence[Paper]) -> dict[str, tuple[Paper, Table, Row]]:
     }
 
 
+def find_row(identity: str) -> tuple[Table, Row]:
+    """The table and row of 'paper/table:row', such as 'cdm/1a:cdm-32'.
+
+    Raises:
+        UserError: there is no such table or row; the message lists what there is.
+    """
+    papers = load_papers()
+    found = identities(papers)
+    if identity not in found:
+        select([identity if ":" in identity else f"{identity}:"], papers)  # which says what is wrong with it
+    _, table, row = found[identity]
+    return table, row
+
+
 def rows_naming(recipe: Path, papers: Sequence[Paper] | None = None) -> list[str]:
     """All rows that name a recipe, at any scale and with any bindings."""
     return list(dict.fromkeys(identity for identity, _ in _naming(recipe, papers)))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from harness import assets, download
-from harness.published import find_row
+from harness.rows import find_row
 from zoo.console import UserError
 
 CONTENT = bytes(range(256)) * 5000

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import evaluate, published
+from harness import evaluate
 from harness.cache import Cache, write_arrays
 from harness.captions import read_captions
 from harness.images import ArrayImages
 from harness.metrics.frechet import FID
 from harness.metrics.metric import Evidence
+from harness.rows import find_row
 from harness.samples import open_images
 from zoo.console import UserError
 
@@ -153,7 +154,7 @@ def test_the_metric(preset: Path, clip, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_fid_30k_is_named_as_the_published_one():
     """Simple diffusion's table 8: FID of 30,000 samples; the number of samples is all that the name needs."""
-    table, _ = published.find_row("sd/8:simple-diffusion-uvit")
+    table, _ = find_row("sd/8:simple-diffusion-uvit")
     ours = FID().protocol(30_000, "Inception")["fid"]
     assert ours == "FID-30k (Inception)"
     assert [column.protocol(table) for column in table.columns] == [f"{ours}, val"]

@@ -141,7 +141,7 @@ def test_a_run_that_is_not_finished(tmp_path: Path, what: str):
     make_run(run, result())
     if what == "damaged":
         (run / "results" / "base.json").write_text('{"metrics":')
-        with pytest.raises(UserError, match=r"base.json is damaged .* run --do evaluate again"):
+        with pytest.raises(UserError, match=r"base.json is no result .* run the evaluation again"):
             report.write_report(run)
         return
     (run / "samples" / "base" / "shard-00000.npz").unlink()
@@ -202,7 +202,7 @@ def test_the_pictures_of_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[
     write_json(tmp_path / "plain.json", result(by_class=None))
     with pytest.raises(UserError, match="has no accuracies by class"):
         cas.main(["pictures", str(tmp_path / "plain.json")])
-    with pytest.raises(UserError, match=r"give a result\.json"):
+    with pytest.raises(UserError, match=r"or a result\.json"):
         cas.main(["pictures", str(tmp_path / "nothing.json")])
 
 

@@ -193,8 +193,8 @@ class ResNetAccuracy(AccuracyScore):
         if ours >= theirs:
             return []
         return [
-            f"the CAS was trained on {ours} samples; published scores are of as many samples as there are training "
-            f"images, and the reference alone has {theirs}"
+            f"few-training-samples: the CAS was trained on {ours} samples; published scores are of as many as there "
+            f"are training images, and the reference alone has {theirs}"
         ]
 
     def train_and_test(self, train: ImageSet, real: RealImages, cache: Cache, title: str) -> ClassHits:

@@ -114,6 +114,8 @@ def _rounding(matrix: np.ndarray) -> float:
 class FID(Metric):
     """Frechet distance between all reference images and all samples, from float64 streaming statistics."""
 
+    of_moments = True
+
     def check(self, *, real: RealImages, samples: ImageSet) -> None:
         if samples.count < 2 or real.reference.count < 2:
             raise UserError(f"FID needs at least 2 images, got {samples.count} samples and {real.reference.count} real")
@@ -133,6 +135,7 @@ class SFID(Metric):
     """
 
     needs = frozenset({"spatial"})
+    of_moments = True
 
     def check(self, *, real: RealImages, samples: ImageSet) -> None:
         if samples.count < 2 or real.reference.count < 2:

@@ -73,6 +73,10 @@ class _Score(Metric):
     """
 
     needs = frozenset({"logits"})
+    named: ClassVar[str]
+    """The number that depends on the order."""
+    shuffled: ClassVar[str]
+    """The same number after the permutation."""
 
     def __init__(self, seed: int):
         if seed < 0:
@@ -87,11 +91,6 @@ class _Score(Metric):
             f"sorted-by-class: {samples.images.name} comes sorted by {by}, so that a split has few classes: "
             f"{self.named} is too low; {self.shuffled} is that of the order of seed {self.seed}, is_one_split has none"
         ]
-
-    named: ClassVar[str]
-    """The number that depends on the order."""
-    shuffled: ClassVar[str]
-    """The same number after the permutation."""
 
     @abc.abstractmethod
     def is_split(self, count: int) -> bool:

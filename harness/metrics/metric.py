@@ -43,9 +43,11 @@ class Metric(abc.ABC):
     Attributes:
         needs: which of Features' optional parts it reads: 'pooled', 'logits', 'spatial'. Only what some metric needs
             is kept: vectors grow with the number of images, the moments of 'spatial' do not.
+        of_moments: whether it compares means and covariances, which may come from a file in the place of images.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    of_moments: ClassVar[bool] = False
 
     @abc.abstractmethod
     def check(self, *, real: RealImages, samples: ImageSet) -> None:
@@ -69,7 +71,7 @@ class Metric(abc.ABC):
         """
 
     def warnings(self, *, reference: Evidence, samples: Evidence) -> list[str]:
-        """What makes its numbers less than they seem for these two sides, in sentences; empty where all is well."""
+        """What makes its numbers less than they seem for these two sides, as 'name: sentence'; else nothing."""
         return []
 
     def details(self, *, samples: Evidence, real: RealImages, cache: Cache) -> dict[str, Any]:
