@@ -11,7 +11,6 @@ import argparse
 import difflib
 import functools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from zoo.console import UserError, command, say
+from zoo.download import asset_folder, is_offline
 
 CATALOGUE = Path(__file__).parent / "assets.yaml"
 INCEPTION_WEIGHTS = ("inception-2015-graph", "inception-2015-archive", "torch-fidelity-inception", "tfgan-inception")
@@ -58,19 +58,6 @@ class Asset:
         path = self.path(folder)
         unpacked = path.with_name(path.name.removesuffix(".tar.gz"))
         return (path,) if unpacked == path else (unpacked, path)
-
-
-def asset_folder() -> Path:
-    """$ZOO_ASSETS, or the user's cache folder as the XDG base directories name it."""
-    given = os.environ.get("ZOO_ASSETS")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion-zoo" / "assets"
-
-
-def is_offline() -> bool:
-    """Whether ZOO_OFFLINE forbids the network; `--offline` of the commands sets it."""
-    return os.environ.get("ZOO_OFFLINE", "0") not in ("", "0")
 
 
 @functools.cache
@@ -147,7 +134,7 @@ def fetch(name: str, offline: bool = False, folder: Path | None = None) -> Path:
         return find(name, folder=folder)
     if offline or is_offline():
         return find(name, True, folder)  # says where to put it
-    from harness.download import download
+    from zoo.download import download
 
     download(wanted.address, wanted.path(folder), wanted.name, wanted.sha256, wanted.size)
     return wanted.path(folder)
@@ -166,7 +153,7 @@ class State:
 
     @staticmethod
     def of(wanted: Asset, folder: Path | None = None) -> "State":
-        from harness.download import part_of, recorded_hash
+        from zoo.download import part_of, recorded_hash
 
         path = next((place for place in wanted.places(folder) if place.exists()), wanted.path(folder))
         part = part_of(path)

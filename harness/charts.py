@@ -1,8 +1,9 @@
-"""The drawings of reports: training curves, and accuracy class by class."""
+"""The drawings of reports: training curves, accuracy class by class, and the numbers of a sweep over its values."""
 
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from harness.class_accuracy import ClassAccuracy
+    from harness.curves import Axis, Point
 
 # Tell apart by light, by dark, and with red-green blindness.
 BLUE, RED = "#3b82c4", "#d1603d"
 COLOURS = (BLUE, RED, "#8a6bbf", "#4f9d69", "#b8860b", "#6b7785")
 CURVES = ("loss", "gradient_norm", "images_per_second")
 LOGARITHMIC = frozenset({"loss", "gradient_norm"})
+COLUMNS = 3  # of the axes of a sweep
 
 
 def to_svg(figure: "Figure", name: str) -> str:
@@ -111,14 +114,45 @@ def draw_classes(accuracy: "ClassAccuracy") -> "Figure":
     return figure
 
 
-def _figure(panels: int, height: float) -> "tuple[Figure, np.ndarray]":
-    """A figure with axes side by side; made without pyplot, so that nothing is left behind."""
+def draw_sweep(panels: "Sequence[tuple[Axis, Point | None]]", ticks: Sequence[str]) -> "Figure":
+    """Every number over the values of a sweep, a curve for each value of its other bindings.
+
+    Args:
+        panels: a pair of axes for every number, and its best point where one is the best.
+        ticks: names of the places 0, 1, ... along x; none where x is a number.
+    """
+    rows = -(-len(panels) // COLUMNS)
+    figure, axes = _figure(min(len(panels), COLUMNS), 2.7 * rows, rows)
+    for place in axes[len(panels) :]:
+        place.set_axis_off()
+    for place, (axis, best) in zip(axes, panels, strict=False):
+        for colour, curve in zip(COLOURS * len(axis.curves), axis.curves, strict=False):
+            xs, ys, spreads = zip(*curve.points, strict=True)
+            bars = [spread or 0.0 for spread in spreads] if any(spreads) else None
+            place.errorbar(
+                xs, ys, bars, linewidth=1, marker="o", markersize=4, capsize=2, color=colour, label=curve.label
+            )
+        if best is not None:
+            place.plot(best[0], best[1], marker="o", markersize=11, color="#000000", fillstyle="none")
+        place.set_title("\n".join(textwrap.wrap(axis.title, 36)))
+        place.set_xlabel(axis.x)
+        place.set_ylabel(axis.y)
+        if ticks:
+            place.set_xticks(range(len(ticks)), [textwrap.shorten(tick, 24) for tick in ticks], rotation=20)
+            place.margins(x=0.15)
+    if len(panels[0][0].curves) > 1:
+        axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _figure(panels: int, height: float, rows: int = 1) -> "tuple[Figure, np.ndarray]":
+    """A figure with axes side by side, in rows; made without pyplot, so that nothing is left behind."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False}):
         figure = Figure(figsize=(3.6 * panels, height), layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
+        axes = figure.subplots(rows, panels, squeeze=False).ravel()
         for axis in axes:
             axis.spines["right"].set_visible(False)
             axis.grid(alpha=0.25)

@@ -91,11 +91,12 @@ class Evaluation:
                 likeness.check_enough(self.metrics, real.reference, network)
         keep = frozenset[str]().union(*(metric.needs for metric in self.metrics))
         reference = reference_evidence(real.reference, network, keep, cache)
+        held_out = self._held_out(real, network, cache)
         pair = self._floor_pair(real, reference, samples.count, network, keep, cache)
         ours = sample_evidence(samples, network, keep)
-        scores = self._scores(reference, ours, pair, real, network, cache)
+        scores = self._scores(reference, held_out, ours, pair, real, network, cache)
         result = _result(network, reference, ours, pair, real, used)
-        result["reference"]["against"] = self._against(scores["metrics"], used, real.reference)
+        result["reference"] |= self._against(scores["metrics"], used, real)
         result["warnings"] = [
             *likeness.warnings(network, reference, ours, pair, real, used, cache),
             *likeness.metric_warnings(self.metrics, reference, ours),
@@ -105,9 +106,16 @@ class Evaluation:
         versions = dict(provenance.get("versions", {})) | result["versions"]
         return {**provenance, **scores, **result, "versions": versions}
 
+    def _held_out(self, real: RealImages, network: Extractor, cache: Cache) -> Evidence | None:
+        """The held-out images as a second reference, where a metric compares with them."""
+        if not any(metric.of_held_out for metric in self.metrics):
+            return None
+        return reference_evidence(real.held_out, network, frozenset(), cache)
+
     def _scores(
         self,
         reference: Evidence,
+        held_out: Evidence | None,
         samples: Evidence,
         pair: tuple[Evidence, Evidence] | None,
         real: RealImages,
@@ -121,32 +129,39 @@ class Evaluation:
         details: dict[str, Any] = {}
         count = samples.images.count
         for metric in self.metrics:
-            numbers |= metric.compute(reference=reference, samples=samples, real=real, cache=cache)
+            against = held_out if held_out is not None and metric.of_held_out else reference
+            numbers |= metric.compute(reference=against, samples=samples, real=real, cache=cache)
             floor |= self._floor(metric, pair, count, network, real, cache)
             protocol |= metric.protocol(count, network.title)
             details |= metric.details(samples=samples, real=real, cache=cache)
         scores = {"protocol": protocol, "metrics": numbers, "floor": floor, "cas_real_top1": floor.get("cas_top1")}
         return {**scores, **details}
 
-    def _against(self, numbers: Mapping[str, float], used: Statistics | None, reference: ImageSet) -> dict[str, str]:
-        """For each number that depends on the reference what of it was compared.
+    def _against(
+        self, numbers: Mapping[str, float], used: Statistics | None, real: RealImages
+    ) -> dict[str, dict[str, str]]:
+        """For each number that depends on a reference what of it was compared; and its name where it is another one.
 
         Args:
             used: statistics from a file, or None where all comes from the images.
         """
-        images = f"{reference.count} images"
+        images = f"{real.reference.count} images"
         count = "an unstated number of" if used is None or used.count is None else str(used.count)
         layout = "" if used is None else f" (layout: {used.layout})"
         statistics = images if used is None else f"statistics of {count} images{layout}"
         vectors = f"{used.vectors} feature vectors" if used is not None and used.vectors else images
         found: dict[str, str] = {}
+        others: dict[str, str] = {}
         for metric in self.metrics:
             keys = [key for key in metric.protocol(1, "") if key in numbers]
-            if metric.of_moments:
+            if metric.of_held_out:
+                found |= dict.fromkeys(keys, f"{real.held_out.count} images")
+                others |= dict.fromkeys(keys, real.held_out.name)
+            elif metric.of_moments:
                 found |= dict.fromkeys(keys, statistics)
             elif "pooled" in metric.needs:
                 found |= dict.fromkeys(keys, vectors)
-        return found
+        return {"against": found} | ({"others": others} if others else {})
 
     def _floor(
         self,

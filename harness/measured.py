@@ -11,6 +11,7 @@ from zoo.console import UserError
 # A number that the papers do not print keeps its own name there, so that no published column takes it in.
 SHOWN: Mapping[str, tuple[int, str, str | None]] = {
     "fid": (2, "fid", None),
+    "fid_held_out": (2, "fid", None),
     "sfid": (2, "sfid", None),
     "is_mean": (2, "is", "is_std"),
     "is_adm": (2, "is", None),
@@ -28,6 +29,9 @@ SHOWN: Mapping[str, tuple[int, str, str | None]] = {
 }
 # Of a number that is shown, and not numbers of their own.
 DEVIATIONS = frozenset({"is_std", "kid_std", "clip_score_error"})
+# Which way a number is better; one that is neither, such as an error or another cut of a score, chooses nothing.
+LOWER_IS_BETTER = frozenset({"fid", "fid_held_out", "sfid", "kid"})
+HIGHER_IS_BETTER = frozenset({"is_mean", "is_adm", "precision", "recall", "cas_top1", "cas_top5", "clip_score"})
 
 
 def read_result(path: Path) -> dict[str, Any]:

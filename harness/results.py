@@ -49,16 +49,15 @@ class Result:
         """Identity of its feature network: numbers of two networks are unlike, whatever their titles."""
         return str((self.content.get("feature_network") or {}).get("identity", ""))
 
-    @property
-    def of(self) -> str:
-        """What it was compared with, and at which size."""
-        size = self.content["resolution"]
-        return f"{self.content['reference']['name']} {size}x{size}"
+    def of(self, key: str) -> str:
+        """What a number was compared with, and at which size."""
+        size, reference = self.content["resolution"], self.content["reference"]
+        return f"{reference.get('others', {}).get(key, reference['name'])} {size}x{size}"
 
     def titles(self, metrics: set[str]) -> dict[str, str]:
         """Metric of the result -> title with all that makes numbers unlike, for the metrics that a table shows."""
         return {
-            key: f"{measured.title(self.content, key)}, {self.of}"
+            key: f"{measured.title(self.content, key)}, {self.of(key)}"
             for key in measured.keys(self.content)
             if measured.published_metric(key) in metrics
         }

@@ -6,7 +6,6 @@ the code trained are taken as they are: to train them anew, remove them or choos
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from harness.small_pictures import small_png
 from harness.table_plan import Job, Plan, Shared
 from zoo.console import Terminated, UserError, say
 from zoo.registry import PROJECT
+from zoo.sharing import copy, link
 
 STOPPED = {75: Terminated, 130: KeyboardInterrupt}  # what zoo.run says when it was asked to end
 GRACE = 120  # seconds in which a run that was asked to end may save
@@ -141,26 +141,12 @@ def _prepare(job: Job, shared: Shared) -> None:
             (job.workdir / name).unlink(missing_ok=True)
         shutil.rmtree(job.workdir / "results", ignore_errors=True)
         write_json(marker, account)
-    _link(job.workdir / "cache", shared.cache)
+    link(job.workdir / "cache", shared.cache)
     for position, stage in enumerate(job.stages):
-        _link(job.workdir / "stages" / stage.name, shared.stage(job, stage))
+        link(job.workdir / "stages" / stage.name, shared.stage(job, stage))
         made, mine = shared.samples(job, position), job.workdir / "samples" / stage.name
         if made.is_dir() and not mine.exists():
-            _copy(made, mine)
-
-
-def _link(place: Path, target: Path) -> None:
-    """Makes `place` a link to the folder `target`, which is made where it is not there."""
-    target.mkdir(parents=True, exist_ok=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    wanted = os.path.relpath(target, place.parent)
-    if place.is_symlink():
-        if os.readlink(place) == wanted:
-            return
-        place.unlink()
-    if place.exists():
-        raise UserError(f"{place} is in the way of a link to {target}: move it away, or choose another --workdir")
-    place.symlink_to(wanted, target_is_directory=True)
+            copy(made, mine)
 
 
 def _share_samples(job: Job, shared: Shared) -> None:
@@ -169,22 +155,7 @@ def _share_samples(job: Job, shared: Shared) -> None:
         made, mine = shared.samples(job, position), job.workdir / "samples" / stage.name
         if mine.is_dir():
             shutil.rmtree(made, ignore_errors=True)
-            _copy(mine, made)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A second name for every file of a folder, on the disk once where the file system can do that."""
-    beside = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(source, beside, copy_function=_hard_link)
-    beside.rename(target)
-
-
-def _hard_link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+            copy(mine, made)
 
 
 def _file(job: Job, results: Path) -> None:

@@ -17,11 +17,11 @@ def render(tables: Tables, paper: Paper, table: Table) -> str:
         lines += textwrap.wrap(entry, WIDTH, subsequent_indent="    ")
     names = _names(table)
     printed = [[show(row.values.get(column.key)) for column in table.columns] for row in table.rows]
-    lines += _block("published", [column.protocol(table) for column in table.columns], names, printed)
+    lines += block("published", [column.protocol(table) for column in table.columns], names, printed)
     grid = tables.grid(table)
     if grid.titles:
         mine = [(name, grid.line(row)) for name, row in zip(names, table.rows, strict=True) if grid.cells[row.id]]
-        lines += _block("measured", list(grid.titles.values()), [name for name, _ in mine], [line for _, line in mine])
+        lines += block("measured", list(grid.titles.values()), [name for name, _ in mine], [line for _, line in mine])
     below = [*tables.budgets(table), *(f"{r.path} is stale: {r.stale}" for r in grid.results if r.stale)]
     awaited = [row.id for row in table.rows if f"{table.id}:{row.id}" in paper.awaited]
     below += [f"no recipe yet: {', '.join(awaited)}"] if awaited else []
@@ -43,8 +43,15 @@ def _name(row: Row, with_size: bool) -> str:
     return f"{name}, {size}" if with_size and size and size not in name else name
 
 
-def _block(kind: str, titles: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows under lettered columns, as many at once as fit; the letters are explained above."""
+def block(kind: str, titles: Sequence[str], names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows under lettered columns, as many at once as fit; the letters are explained above.
+
+    Args:
+        kind: what the numbers are: the heading.
+        titles: of the columns.
+        names: of the rows.
+        rows: their cells.
+    """
     width = max(len(cell) for row in rows for cell in row) + 2
     beside = max(1, (WIDTH - LABEL) // width)
     letters = [chr(ord("a") + number % 26) for number in range(len(titles))]

@@ -23,7 +23,12 @@ from zoo.diffusion.targets import VelocityTarget
 from zoo.diffusion.variances import LearnedRangeVariance
 from zoo.networks import attention, layers
 from zoo.networks.embeddings import LogSNREmbedding, StepEmbedding
+from zoo.networks.patching import ConvolutionPatching, WaveletPatching
+from zoo.networks.shifted_embedding import ShiftedLogSNREmbedding
+from zoo.networks.simple_unet import DropoutFromResolution, SimpleDiffusionUNet
+from zoo.networks.transformer import TextInput, Transformer
 from zoo.networks.unet import LowResolutionInput, UNet
+from zoo.networks.uvit import UViT
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH, SIZE, STEPS = 2, 8, 40
@@ -111,10 +116,15 @@ def network(**changes: Any) -> keras.Model:
         "classes": 4,
     }
     made = UNet(**(parts | changes))
-    made({name: keras.KerasTensor(value.shape, str(value.dtype)) for name, value in inputs(made).items()})
+    draw(made, inputs(made))
+    return made
+
+
+def draw(made: keras.Model, given: dict[str, np.ndarray]) -> None:
+    """Makes a network's weights, and draws them by NumPy."""
+    made({name: keras.KerasTensor(value.shape, str(value.dtype)) for name, value in given.items()})
     for index, variable in enumerate(made.trainable_variables):
         variable.assign(float(variable.name == "gamma") + 0.1 * normal(*variable.shape, seed=index))
-    return made
 
 
 def inputs(made: UNet) -> dict[str, np.ndarray]:
@@ -149,6 +159,45 @@ def networks(differentiate: Differentiate) -> Figures:
     return found | {f"gradient {index}": gradient for index, gradient in enumerate(gradients)}
 
 
+def simple_diffusion(differentiate: Differentiate) -> Figures:
+    """A loss of the output, and its gradients, of the U-ViT and the U-Net of simple diffusion."""
+    parts: dict[str, Any] = {
+        "channels": 32,
+        "multipliers": (1, 2),
+        "out_channels": 3,
+        "embedding_channels": 32,
+        "time": ShiftedLogSNREmbedding(image_d=SIZE, noise_d=4),
+        "normalisation": layers.GroupNormalisation(groups=8),
+        "classes": 4,
+    }
+    heads = attention.HeadCount(2)
+    text = np.pad(normal(BATCH, 3, 6, seed=5), ((0, 0), (0, 2), (0, 0)))  # and two tokens that are not there
+    uvit = UViT(
+        blocks=(1,),
+        transformer=Transformer(1, heads, dropout=0.2),
+        text=TextInput(6),
+        patching=WaveletPatching(),
+        **parts,
+    )
+    unet = SimpleDiffusionUNet(
+        blocks=(1, 1), heads=heads, attention_resolutions=(2,), patching=ConvolutionPatching(2),
+        dropout=DropoutFromResolution(0.1, 2), **parts,
+    )  # fmt: skip
+    # beside the lower end, where the arguments of the sinusoids are small enough for float32
+    label, logsnr = np.array([-1, 3], "int32"), np.array([-16.2, -15], "float32")
+    found = {}
+    for name, made in {"uvit": uvit, "simple unet": unet}.items():
+        given = {"image": NOISE, "logsnr": logsnr, "label": label, "text": text}
+        draw(made, given)
+
+        def loss(call: Any, given: dict[str, Any] = given) -> Any:
+            return ops.mean(ops.square(call(given)))
+
+        found[name], gradients = differentiate(made, loss)
+        found |= {f"gradient {name} {index}": gradient for index, gradient in enumerate(gradients)}
+    return found
+
+
 def half() -> Figures:
     """A network that computes in bfloat16."""
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -160,7 +209,7 @@ def half() -> Figures:
 
 
 def figures(differentiate: Differentiate) -> Figures:
-    found = {**method(), **conditioning(), **networks(differentiate), **half()}
+    found = {**method(), **conditioning(), **networks(differentiate), **simple_diffusion(differentiate), **half()}
     return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
 
@@ -170,7 +219,8 @@ def differentiate_on_jax(made: keras.Model, loss: Callable[[Any], Any]) -> tuple
     def of_weights(weights: list[Any]) -> Any:
         return loss(lambda given: made.stateless_call(weights, [], given)[0])
 
-    return jax.value_and_grad(of_weights)([variable.value for variable in made.trainable_variables])
+    # compiled as a whole: operation by operation each of them would be compiled for itself
+    return jax.jit(jax.value_and_grad(of_weights))([variable.value for variable in made.trainable_variables])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import assets, download
+from harness import assets
 from harness.rows import find_row
+from zoo import download
 from zoo.console import UserError
 
 CONTENT = bytes(range(256)) * 5000

@@ -12,30 +12,23 @@ import golden_diffusion
 import golden_images
 import golden_inception
 import golden_metrics
+import golden_wavelet
 import numpy as np
 import pytest
 from conftest import NOT_YET_COVERED, golden_folder
 from golden_arrays import Arrays
 
-PARTS = (golden_adm, golden_diffusion, golden_images, golden_inception, golden_metrics)
+PARTS = (golden_adm, golden_diffusion, golden_images, golden_inception, golden_metrics, golden_wavelet)
 CHECKS: dict[str, Callable[[Path], None]] = {name: check for part in PARTS for name, check in part.CHECKS.items()}
 COVERS: set[str] = {file for part in PARTS for file in part.COVERS}
 
 # The project's own folder is kept small: these comparisons need --golden.
-LARGE = {"adm/unet_plain", "adm/unet_halfmult_avgpool", "adm/superres"}
+SMALL = {"adm/unet_cond_updown"}
+LARGE = {name for name in golden_adm.CHECKS if name not in SMALL}
 
-ENCODERS = "the noisy classifier of classifier guidance"
 NOT_YET: dict[str, str] = {
-    **{
-        f"adm/encoder_{name}.{kind}": ENCODERS
-        for name in ("adaptive", "attention", "spatial", "spatial_v2")
-        for kind in ("json", "npz", "safetensors")
-    },
-    "param_counts.json": "recipes of the published ADM, Improved DDPM and DDPM models",
     "schedulers/schedulers.json": "samplers of other step spacings, DPM-Solver++",
     "schedulers/schedulers.npz": "samplers of other step spacings, DPM-Solver++",
-    "wavelet/wavelet.json": "the multiscale wavelet loss",
-    "wavelet/wavelet.npz": "the multiscale wavelet loss",
 }
 TEXTS = {"MANIFEST.json", "README.md"}
 

@@ -22,7 +22,7 @@ from harness.features.network import Extractor, extract, extract_cached
 from harness.features.small_network import build_network
 from harness.images import ArrayImages, RealImages, Selection
 from harness.metrics.classification_accuracy import ClassificationAccuracy
-from harness.metrics.frechet import FID
+from harness.metrics.frechet import FID, HeldOutFID
 from harness.metrics.inception_score import InceptionScore
 from harness.metrics.kernel import KID
 from harness.metrics.precision_recall import PrecisionRecall
@@ -46,6 +46,7 @@ def pictures(count: int, size: int = 8, channels: int = 3) -> np.ndarray:
 def tiny_evaluation() -> Evaluation:
     metrics = (
         FID(),
+        HeldOutFID(),
         InceptionScore(splits=2),
         KID(subsets=3, subset_size=20),
         PrecisionRecall(),
@@ -349,6 +350,16 @@ def test_unlike_images_are_refused_before_any_training(shapes, tmp_path):
         with pytest.raises(UserError, match=message):
             evaluation.evaluate(tmp_path, shapes, tmp_path / "cache", {})
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_distance_to_held_out_images_is_that_of_the_other_split(evaluated, shapes, sample_folder):
+    result, cache = evaluated
+    network = tiny_evaluation().features
+    other = Evaluation(network, (FID(),), reference_split="test").evaluate(sample_folder, shapes, cache, {})
+    assert result["metrics"]["fid_held_out"] == pytest.approx(other["metrics"]["fid"], rel=1e-12)
+    assert result["metrics"]["fid_held_out"] != pytest.approx(result["metrics"]["fid"], rel=1e-3)
+    assert result["reference"]["others"] == {"fid_held_out": "shapes test"}
+    assert result["reference"]["against"]["fid_held_out"] == "60 images"
 
 
 def test_the_reference_may_be_the_test_split(shapes):

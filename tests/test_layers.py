@@ -19,14 +19,23 @@ HEAVY = BACKENDS | {"keras", "keras_hub", "matplotlib", "scipy"}
 LAYERS = {
     "commands": ["zoo.run", "zoo.convert", "harness"],
     "assembly": [],
-    "machinery": ["zoo.training", "zoo.sampling", "zoo.sample_files", "zoo.locks", "zoo.data"],
+    "machinery": ["zoo.training", "zoo.sampling", "zoo.origins", "zoo.sample_files", "zoo.locks", "zoo.data"],
     "method": [f"zoo.diffusion.{name}" for name in ("objective", "samplers", "guidance", "conditioning")],
     "mathematics": ["zoo.diffusion"],
     "networks": ["zoo.networks"],
     "console": ["zoo.console"],
 }
 RANKS = {"commands": 5, "assembly": 4, "machinery": 3, "method": 2, "mathematics": 1, "networks": 1, "console": 0}
-HARNESS_MAY_IMPORT = ("zoo.data", "zoo.recipe", "zoo.registry", "zoo.console", "zoo.devices", "zoo.convert.torch_file")
+HARNESS_MAY_IMPORT = (
+    "zoo.data",
+    "zoo.recipe",
+    "zoo.registry",
+    "zoo.console",
+    "zoo.devices",
+    "zoo.download",
+    "zoo.sharing",
+    "zoo.convert.torch_file",
+)
 
 
 class Import(NamedTuple):

@@ -12,7 +12,7 @@ from harness.cache import Cache
 from harness.images import ArrayImages, RealImages
 from harness.metrics import distances, neighbours
 from harness.metrics.classification_accuracy import ClassificationAccuracy
-from harness.metrics.frechet import FID, SFID, frechet_distance, trace_of_root, trace_of_root_by_factors
+from harness.metrics.frechet import FID, SFID, HeldOutFID, frechet_distance, trace_of_root, trace_of_root_by_factors
 from harness.metrics.inception_score import (
     ADMInceptionScore,
     InceptionScore,
@@ -382,6 +382,7 @@ def test_nearest_neighbours_find_copies_and_count_them_once():
 
 MEMBERS = [
     FID(),
+    HeldOutFID(),
     SFID(),
     InceptionScore(splits=2),
     ADMInceptionScore(split_size=20),

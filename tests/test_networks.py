@@ -11,20 +11,26 @@ from keras import ops
 from scipy import signal
 
 from zoo import registry
-from zoo.console import UserError
-from zoo.convert import adm
 from zoo.diffusion import losses, targets, variances
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import DiscreteProcess
 from zoo.diffusion.schedules import CosineSchedule
 from zoo.networks import attention, blocks, layers, resampling
 from zoo.networks.embeddings import LogSNREmbedding, StepEmbedding, TimeEmbedding, sinusoidal_embedding
+from zoo.networks.residual_sums import RescaledSum, ResidualSum
 from zoo.networks.unet import BilinearEnlarging, Enlarging, LowResolutionInput, UNet
 
 SIZE, BATCH, CLASSES = 8, 2, 4
 
 # How a listed part is made; the others need no arguments.
-ARGUMENTS: dict[str, dict[str, Any]] = {"HeadCount": {"count": 2}, "HeadChannels": {"channels": 16}}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "HeadCount": {"count": 2},
+    "HeadChannels": {"channels": 16},
+    "AttentionPooling": {"heads": attention.HeadChannels(16)},
+    "SpatialPooling": {"width": 48},
+    "NormalisedSpatialPooling": {"width": 48},
+    "ShiftedLogSNREmbedding": {"image_d": 64, "noise_d": 32},
+}
 
 
 def members(family: str) -> list[Any]:
@@ -231,6 +237,7 @@ SLOTS = {
     "resamplings": "resampling",
     "time embeddings": "time",
     "normalisations": "normalisation",
+    "residual sums": "residual_sum",
 }
 
 
@@ -298,6 +305,34 @@ def test_logsnr_embedding_spans_its_range():
     values = np.array([-10, 0, 30, -50, 50], "float32")
     expected = sinusoidal_embedding(np.array([0, 250, 1000, 0, 1000], "float32"), 32)
     near(embedding.embed(ops.convert_to_tensor(values), 32), expected, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["residual", "attention"])
+def test_a_rescaled_sum_is_the_plain_one_over_the_root_of_two(kind: str):
+    def block(residual_sum: ResidualSum | None) -> keras.layers.Layer:
+        normalisation = layers.GroupNormalisation(groups=8)
+        if kind == "attention":
+            return attention.AttentionBlock(2, attention.HeadsLast(), normalisation, residual_sum)
+        return blocks.ResidualBlock(64, 0.0, normalisation, blocks.AdditiveModulation(), None, residual_sum)
+
+    given = [normal(BATCH, 4, 4, 32)] + [normal(BATCH, 16)] * (kind == "residual")
+    plain, rescaled = block(None), block(RescaledSum())
+    plain(*given), rescaled(*given)
+    for variable, other in zip(rescaled.variables, perturb(plain).variables, strict=True):
+        variable.assign(other)
+    near(rescaled(*given), np.asarray(plain(*given)) / np.sqrt(2))
+
+
+def test_every_block_of_a_network_takes_the_sum_it_is_told():
+    network = make(
+        residual_sum=RescaledSum(),
+        attention=attention.SelfAttention((SIZE,), attention.HeadCount(2), attention.HeadsLast()),
+    )
+    network(inputs())
+    made = [layer for group in (*network.down, network.middle, *network.up) for layer in group]
+    sums = [layer.residual_sum for layer in made if isinstance(layer, blocks.ResidualBlock | attention.AttentionBlock)]
+    assert len(sums) == 9  # a block and attention down, three in the middle, two of each up
+    assert all(isinstance(residual_sum, RescaledSum) for residual_sum in sums)
 
 
 # ------------------------------------------------------------------ attention
@@ -429,73 +464,6 @@ def test_convolution_of_one_pixel_is_a_linear_map():
     layer = layers.convolution(4, size=1)
     assert isinstance(layer, keras.layers.Dense)
     assert layer(normal(1, 3, 3, 2)).shape == (1, 3, 3, 4)
-
-
-# ------------------------------------------------------------------ published weights
-
-DESCRIPTION = {
-    "class": "guided_diffusion.unet.UNetModel",
-    "kwargs": {
-        "image_size": SIZE,
-        "model_channels": 32,
-        "out_channels": 3,
-        "num_res_blocks": 1,
-        "attention_resolutions": (),
-        "channel_mult": (1, 2),
-        "num_classes": CLASSES,
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def published() -> keras.Model:
-    return built(adm.network(DESCRIPTION), inputs(label=CONDITIONED["label"]))
-
-
-def exported(network: keras.Model) -> dict[str, np.ndarray]:
-    """The state dict in PyTorch's layout."""
-    state = {}
-    for name, variable, linear in adm.tensors(network):
-        value = variable.numpy()
-        if linear:
-            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
-        state[name] = value[..., None] if name.endswith("qkv.weight") else value  # a 1-d convolution there
-    return state
-
-
-def test_weights_come_back(published: keras.Model):
-    state = exported(published)
-    assert len(state) == len(published.variables)
-    other = adm.load(DESCRIPTION, state)
-    given = inputs(label=CONDITIONED["label"])
-    np.testing.assert_array_equal(other(given), published(given))
-
-
-def test_weights_that_do_not_fit_are_all_named_and_change_nothing(published: keras.Model):
-    before = [variable.numpy() for variable in published.variables]
-    state = {name: value + 1 for name, value in exported(published).items()}
-    del state["time_embed.0.bias"]
-    state["label_emb.weight"] = state["label_emb.weight"][:-1]
-    state["input_blocks.0.0.weight"] = state["input_blocks.0.0.weight"][..., 0]  # another rank
-    state["time_embed.2.weight"] = state["time_embed.2.weight"][..., None, None].repeat(3, axis=-1)
-    state["out.3.weight"] = np.zeros(3)
-    with pytest.raises(UserError) as raised:
-        adm.assign(published, state)
-    lines = [line.strip() for line in str(raised.value).splitlines()[1:]]
-    assert sorted(" ".join(line.split()[:2]) for line in lines) == [
-        "mis-shaped: input_blocks.0.0.weight",
-        "mis-shaped: label_emb.weight",
-        "mis-shaped: time_embed.2.weight",
-        "missing: time_embed.0.bias",
-        "unused: out.3.weight",
-    ]
-    for variable, value in zip(published.variables, before, strict=True):
-        np.testing.assert_array_equal(variable, value)
-
-
-def test_other_published_classes_are_refused():
-    with pytest.raises(UserError, match="class must be UNetModel or SuperResModel, got EncoderUNetModel"):
-        adm.network({"class": "EncoderUNetModel", "kwargs": {}})
 
 
 # ------------------------------------------------------------------ mistakes

@@ -131,6 +131,29 @@ def mistake(result: tuple[int, str, str]) -> str:
         (["--recipe", "quickstart", "--do", "trian"], "train.*see python -m zoo.run --help"),
         (["--recipe", "quickstart", "--count", "0"], "count.*see python -m zoo.run --help"),
         (["--recipe", "quickstart", "--seed", "-1"], "seed.*see python -m zoo.run --help"),
+        (["--recipe", "quickstart", "--do", "sweep"], "--do sweep needs --sweep 'KEY = VALUE, VALUE, ...'"),
+        (["--recipe", "quickstart", "--sweep", "sr/GaussianNoise.s = 1"], "--sweep needs --do sweep, got --do all"),
+        (
+            ["--recipe", "quickstart", "--do", "sweep", "--sweep", "sr/GaussianNoise.s = 1", "--stage", "sr"],
+            "scores the sample set of the last stage: leave out --stage",
+        ),
+        (
+            ["--recipe", "quickstart", "--do", "sweep", "--sweep", "sr/GaussianNoise.s = 1", "--shard", "1/2"],
+            "leave out --shard",
+        ),
+        (
+            [
+                "--recipe",
+                "quickstart",
+                "--do",
+                "sweep",
+                "--sweep",
+                "sr/GaussianNoise.s = 1, 2",
+                "--sweep_metric",
+                "FID",
+            ],
+            r"must be a number of this recipe that chooses \(fid, is_mean, kid, .*\), got 'FID'",
+        ),
     ],
 )
 def test_mistakes_before_anything_is_built(call, flags: list[str], message: str):
@@ -239,6 +262,26 @@ def test_samples_again_are_there_already(call, trained: Path):
     account = json.loads((trained / "run.json").read_text())
     assert Path(account["recipe"]).name == "tiny.gin"
     assert len(account["invocations"]) > 1
+
+
+def test_a_sweep(call, trained: Path):
+    """The value of the run itself is scored on its own samples; the other one is made from its base samples."""
+    shards = {path: path.stat().st_ino for path in trained.glob("samples/*/shard-*.npz")}
+    flags = ("--recipe", tiny.RECIPE, "--workdir", trained, "--do", "sweep", "--sweep", "sr/GaussianNoise.s = 50, 0")
+    code, out, err = call(*flags)
+    assert code == 0, err
+    assert "sampling base" not in err
+    folder = trained / "sweeps" / "sr-GaussianNoise.s"
+    assert re.search(r"^s = 50 +\d", out, re.MULTILINE), out
+    assert re.search(r"^\* best; by FID-60 \(shapes classifier\) of 2 of 2 values: s = ", out, re.MULTILINE), out
+    kept = json.loads((folder / "sweep.json").read_text())
+    scored = json.loads((trained / "results" / "sr.json").read_text())
+    assert kept["rows"][0]["result"]["metrics"]["fid"] == pytest.approx(scored["metrics"]["fid"])
+    assert kept["rows"][1]["result"]["metrics"]["fid"] != kept["rows"][0]["result"]["metrics"]["fid"]
+    assert {path: path.stat().st_ino for path in trained.glob("samples/*/shard-*.npz")} == shards
+    with Image.open(folder / "sweep.png") as picture:
+        assert picture.format == "PNG"
+    assert (folder / "best.gin").read_text().splitlines()[-1].startswith("sr/GaussianNoise.s = ")
 
 
 # ---- in Python

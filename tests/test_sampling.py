@@ -12,14 +12,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from keras import ops
+from untrained import experiment_of
 
-from zoo import recipe, registry, sample_files
+from zoo import registry, sample_files
 from zoo.console import UserError
 from zoo.experiment import Experiment
 from zoo.sample_files import claimed, is_whole, missing, read_images, shard_path, write_shard
@@ -27,37 +26,6 @@ from zoo.sampling import BalancedLabels, DrawnLabels, GivenLabels, Labels, Sampl
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.step import State
-
-
-class Denoiser(keras.Model):
-    """All that a network is told, through one convolution: quick to trace."""
-
-    classes = 10
-
-    def build(self, shapes: dict[str, Any]) -> None:
-        # Made here, as the U-Net's: an initializer draws its seed when it is made.
-        self.convolution = keras.layers.Conv2D(3, 3, padding="same", name="convolution")
-        self.label = keras.layers.Embedding(self.classes, 3, name="label")
-        self.time = keras.layers.Dense(3, name="time")
-        super().build(shapes)
-
-    def call(self, inputs: dict[str, Any]) -> Any:
-        image = inputs["image"]
-        told = self.label(inputs["label"]) + self.time(inputs["time"][:, None] / 1000)
-        if "low_resolution" in inputs:
-            told = told + self.time(inputs["low_resolution_time"][:, None] / 1000)
-            image = image + ops.image.resize(inputs["low_resolution"], image.shape[1:3])
-        return self.convolution(image) + told[:, None, None]
-
-
-def experiment_of(workdir: Path, *bindings: str) -> Experiment:
-    """The tiny cascade with untrained denoisers, checkpointed at step 0."""
-    asked = recipe.load(tiny.RECIPE, ["base/Training.steps = 0", "sr/Training.steps = 0", *bindings])
-    experiment = Experiment(asked, asked.build(), workdir)
-    for stage in experiment.pipeline.stages:
-        stage.network = Denoiser()
-    experiment.train(experiment.pipeline.stages)
-    return experiment
 
 
 def sample(experiment: Experiment, part: tuple[int, int] = (1, 1)) -> dict[str, Path]:
@@ -351,7 +319,7 @@ def with_flipped_bit(content: bytes, place: int, bit: int = 3) -> bytes:
 def test_no_flipped_bit_goes_unseen(tmp_path: Path):
     """The checksums of an npz file cover its arrays only: a quarter of these flips would pass them."""
     path = tmp_path / "shard-00000.npz"
-    write_shard(path, np.zeros((1, 2, 2, 3), np.float32), np.array([4]), keep_float=False)
+    write_shard(path, np.zeros((1, 2, 2, 3), np.float32), np.array([4]))
     content = path.read_bytes()
     assert is_whole(path, 1)
     for place in range(len(content)):
@@ -379,7 +347,7 @@ def test_a_full_disk_leaves_whole_shards_and_goes_on(copied: Path, sampled: Path
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "shard-00000.npz"
-    write_shard(path, np.zeros((3, 2, 2, 3), np.float32), None, keep_float=False)
+    write_shard(path, np.zeros((3, 2, 2, 3), np.float32), None)
     before = path.read_bytes()
 
     def fails(descriptor: int) -> None:
@@ -387,7 +355,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(sample_files.os, "fsync", fails)
     with pytest.raises(UserError, match="Disk quota exceeded"):
-        write_shard(path, np.ones((3, 2, 2, 3), np.float32), None, keep_float=False)
+        write_shard(path, np.ones((3, 2, 2, 3), np.float32), None)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 

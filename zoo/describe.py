@@ -26,6 +26,7 @@ def describe(
     device: Device | str | None = None,
     devices: int | None = None,
     measure: Callable[[Plans], Mapping[str, "Measurement"]] | None = None,
+    hardware: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What every stage of a pipeline is and costs, as a JSON-able dictionary.
 
@@ -35,6 +36,7 @@ def describe(
         device: that the figures are for, by name where it is one of the data sheets; None for those at hand.
         devices: replicas; None for one of a named device, or for as many as there are at hand.
         measure: takes the plan of the measurements that the devices at hand can do in a short time, and does them.
+        hardware: stage -> what the paper trained it on, "256 tpu-v3", for the time that it would take there.
     """
     if device is not None and measure is not None:
         raise UserError("--measure measures the devices at hand: leave out --device")
@@ -48,7 +50,11 @@ def describe(
     forecasts = [_Forecast(stage, chosen, replicas) for stage in pipeline.stages]
     measured = measure(_plans(forecasts)) if measure else {}
     count = pipeline.samples.count
-    stages = [forecast.describe(count, measured.get(forecast.stage.name)) for forecast in forecasts]
+    stages = [
+        forecast.describe(count, measured.get(forecast.stage.name))
+        | {"paper": forecast.on((hardware or {}).get(forecast.stage.name))}
+        for forecast in forecasts
+    ]
     keys = ("parameters", "training_seconds", "sampling_flops", "sampling_seconds")
     return {
         "seed": pipeline.seed,
@@ -150,6 +156,23 @@ class _Forecast:
             "sampling_seconds": sampling,
             "measured": found,
             "parts": _parts(stage),
+        }
+
+    def on(self, hardware: str | None) -> dict[str, Any] | None:
+        """What the training takes on other machines, "256 tpu-v3"; None where the paper names none."""
+        if hardware is None:
+            return None
+        count, _, name = hardware.partition(" ")
+        device, switches = find(name), budget.switches_of(self.stage, int(count))
+        seconds = budget.step_seconds(self.work, switches, device)
+        return {
+            "device": device.name,
+            "title": device.title,
+            "replicas": int(count),
+            "step_seconds": seconds,
+            "training_seconds": seconds * self.stage.training.steps,
+            "memory_bytes": budget.memory(self.work, switches).total,
+            "fits": budget.fits(self.work, switches, device),
         }
 
     def _remedies(self) -> list[budget.Remedy]:
@@ -305,6 +328,14 @@ def _render_time(stage: dict[str, Any], samples: int) -> list[tuple[str, str]]:
         ("training", f"{duration(stage['training_seconds'])}, {_flops(stage['training_flops'])}"),
         (f"{samples:,} samples", duration(stage["sampling_seconds"])),
     ]
+    paper = stage["paper"]
+    if paper is not None:
+        verdict = "fits" if paper["fits"] else "needs micro-batches or recomputation"
+        rows += [
+            ("paper's machines", f"{paper['replicas']:,} x {paper['title']}"),
+            ("  memory a replica", f"{_bytes(paper['memory_bytes'])}: {verdict}"),
+            ("  training there", f"{duration(paper['training_seconds'])}, {duration(paper['step_seconds'])} a step"),
+        ]
     if measured is None:
         return rows
     images = measured["images"]

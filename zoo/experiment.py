@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import tensorflow as tf
 
 from zoo.console import UserError, say
 from zoo.data.pictures import to_bytes, write_grid
-from zoo.diffusion.conditioning import LowResolution
 from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
@@ -134,7 +134,12 @@ class Experiment:
     # ---- sample sets
 
     def sample_set(
-        self, stages: list[Stage], checkpoint: str, part: tuple[int, int] = (1, 1), decay: float | None = None
+        self,
+        stages: list[Stage],
+        checkpoint: str,
+        part: tuple[int, int] = (1, 1),
+        decay: float | None = None,
+        levels: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         """Writes the sample sets of stages, in the order of the cascade; whole shards are kept.
 
@@ -143,14 +148,18 @@ class Experiment:
             checkpoint: "last", "best" or a step.
             part: (i, n): the shards of number i of n independent processes; workers of one strategy share them out.
             decay: of the averaged weights; None takes the first of Training.ema.
+            levels: s of the z_s that are kept of a stage besides those that the next one takes: other sample sets may
+                be made from them.
         """
         if self.workers > 1:
             part = self.worker + 1, self.workers
+        if len(stages) > 1:  # of a stage whose samples the next one does not take none are made
+            stages = [stage for stage in stages if stage is stages[-1] or self.pipeline.after(stage)]
         for stage in stages:  # what is not there is found before anything is sampled
             Checkpoints(self.stage_folder(stage) / "checkpoints").choose(checkpoint)
         for stage in stages:
             before = self.pipeline.before(stage)
-            if before is None and stage.images.low_resolution is not None:
+            if before is None and stage.images.low_resolution is not None and stage.origin.chained:
                 raise UserError(f"stage '{stage.name}' enlarges images: give them by --low_resolution FILE.npz")
             folder = self.workdir / "samples" / stage.name
             with self.strategy.scope():
@@ -162,16 +171,21 @@ class Experiment:
                     network,
                     self.pipeline.samples,
                     folder,
-                    self._identity(stage, {"step": step, "hash": digest}, decay),
+                    self.set_identity(stage, {"step": step, "hash": digest}, decay),
                     self.pipeline.seed,
                     None if before is None else self.workdir / "samples" / before.name,
-                    self._keeps_float(stage),
+                    sorted({*self.pipeline.kept_levels(stage), *(levels or {}).get(stage.name, ())}),
                     part,
                 )
             agree(self.strategy, 0)  # the next stage reads the shards of all workers
 
-    def _identity(self, stage: Stage, checkpoint: dict[str, Any], decay: float | None) -> dict[str, Any]:
-        """What the images of a stage depend on."""
+    def set_identity(self, stage: Stage, checkpoint: dict[str, Any], decay: float | None) -> dict[str, Any]:
+        """What the images of a stage depend on.
+
+        Args:
+            checkpoint: its `step` and `hash`.
+            decay: of the averaged weights.
+        """
         before = self.pipeline.before(stage)
         return {
             "stage": stage.name,
@@ -185,13 +199,8 @@ class Experiment:
             "sampler": parts_of(stage.sampler),
             "conditioning": parts_of(stage.conditioning),
             "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
+            **stage.origin.identity(stage.images),
         }
-
-    def _keeps_float(self, stage: Stage) -> bool:
-        """Whether the next stage takes the images of this one before they are rounded."""
-        after = self.pipeline.stages[self.pipeline.stages.index(stage) + 1 :][:1]
-        enlarging = [part for stage in after for part in stage.conditioning if isinstance(part, LowResolution)]
-        return any(part.rounding is None for part in enlarging)
 
     def provenance(self) -> dict[str, Any]:
         """What a result must say of where its samples came from."""
@@ -280,16 +289,34 @@ class Experiment:
             raise UserError(f"count must be at most the {len(low_resolution)} low-resolution images, got {count}")
         given = self.pipeline.samples.labels if labels is None else GivenLabels(tuple(labels))
         count = count or (len(low_resolution) if low_resolution is not None else len(labels or [0]))
-        stages = self.pipeline.stages
-        images = None
+        stages, begin = self.pipeline.stages, None
         if low_resolution is not None:
-            images, stages = self._entry(low_resolution, stages)
+            begin, stages = self._entry(low_resolution, stages)
+        indices, own = np.arange(count), None  # own: the labels of real images, where these have some
+        made: dict[int, np.ndarray] = {}
         with self.strategy.scope():
             for stage in stages:
-                images = self._sample_images(stage, np.arange(count), given, seed, images, checkpoint, decay)
-        if images is None:
-            raise UserError("no stage takes these images")
-        return to_bytes(images)
+                batch = self._low_resolution(stage, indices, made, begin)
+                own = batch.get("label", own) if labels is None else None
+                if stage.conditioned_on_class:
+                    batch["label"] = given(indices, stage.images.classes, seed) if own is None else own
+                made, begin = self._walk(stage, indices, batch, seed, checkpoint, decay), None
+        return to_bytes(made[0])
+
+    def _low_resolution(
+        self, stage: Stage, indices: np.ndarray, made: dict[int, np.ndarray], begin: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """What a stage is given of the stage before, in memory, or of where else its images come from."""
+        if begin is not None:
+            return {"low_resolution": begin}
+        if stage.images.low_resolution is None:
+            return {}
+        if not stage.origin.chained:
+            return stage.low_resolution_images(indices, None, self.pipeline.samples.shard)
+        if not made:
+            raise UserError(f"stage '{stage.name}' enlarges images: give them by --low_resolution FILE.npz")
+        s = int(stage.level) if stage.origin.truncated else 0
+        return {"z_s": made[s]} if s else {"low_resolution": made[0]}
 
     def _entry(self, images: np.ndarray, stages: list[Stage]) -> tuple[np.ndarray, list[Stage]]:
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -302,30 +329,30 @@ class Experiment:
             )
         return images.astype(np.float32) / 127.5 - 1, stages[sizes.index(images.shape[1]) :]
 
-    def _sample_images(
+    def _walk(
         self,
         stage: Stage,
         indices: np.ndarray,
-        labels: Any,
+        batch: dict[str, np.ndarray],
         seed: int,
-        before: np.ndarray | None,
         checkpoint: str,
         decay: float | None,
-    ) -> np.ndarray:
+    ) -> dict[int, np.ndarray]:
+        """Images of a stage under 0, and the levels that the next one takes."""
         key = (stage.name, checkpoint, decay)
         if key not in self._samplers:
             network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay)
             weights = [variable.value for variable in network.trainable_variables]
             self._samplers[key] = StageSampler(stage, network, self.pipeline.samples.batch), weights
         sampler, weights = self._samplers[key]
-        batch = {"label": labels(indices, stage.images.classes, seed)} if stage.conditioned_on_class else {}
-        if before is not None:
-            batch["low_resolution"] = before
-        root = randomness.key(seed, f"{stage.name}/sampling")
+        if not stage.conditioned_on_class:
+            batch = {name: value for name, value in batch.items() if name != "label"}
+        root, levels = randomness.key(seed, f"{stage.name}/sampling"), self.pipeline.kept_levels(stage)
         parts = [slice(at, at + sampler.at_once) for at in range(0, len(indices), sampler.at_once)]
-        return np.concatenate(
-            [sampler.sample(root, indices[rows], {n: v[rows] for n, v in batch.items()}, weights) for rows in parts]
-        )
+        walks = [
+            sampler.walk(root, indices[rows], {n: v[rows] for n, v in batch.items()}, weights, levels) for rows in parts
+        ]
+        return {s: np.concatenate([walk[s] for walk in walks]) for s in walks[0]}
 
 
 def _few(numbers: list[int]) -> str:

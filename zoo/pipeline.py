@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from zoo.console import UserError
 from zoo.data.images import Images
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Origin
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
 from zoo.method import Method
+from zoo.origins import StageSamples
 from zoo.sampling import SampleSet
 from zoo.training.distribution import Machines
 from zoo.training.trainer import Training
@@ -56,8 +58,8 @@ class Stage(Method):
             raise ValueError(f"name must consist of letters, digits, - and _, got '{name}'")
         self.name, self.network, self.objective, self.images = name, network, objective, images
         self.sampler, self.training, self.conditioning = sampler, training, tuple(conditioning)
-        sampler.plan(objective.process)  # a respacing that cannot be had is found before training
-        enlarges = any(isinstance(part, LowResolution) for part in self.conditioning)
+        sampler.walks(objective.process)  # a respacing that cannot be had is found before training
+        enlarges = self.low_resolution is not None
         if enlarges != (images.low_resolution is not None):
             raise ValueError(
                 f"conditioning of stage '{name}' {'has' if enlarges else 'lacks'} LowResolution, but "
@@ -74,12 +76,46 @@ class Stage(Method):
     @property
     def sampler_steps(self) -> int:
         """Network evaluations a sample."""
-        return self.sampler.plan(self.objective.process).steps
+        return sum(first + 1 for first in self.sampler.walks(self.objective.process))
 
     @property
     def conditioned_on_class(self) -> bool:
         """Whether the network is told the class."""
         return any(isinstance(part, ClassLabel) for part in self.conditioning)
+
+    @property
+    def low_resolution(self) -> LowResolution | None:
+        """How it is given the images of the stage before."""
+        return next((part for part in self.conditioning if isinstance(part, LowResolution)), None)
+
+    @property
+    def origin(self) -> Origin:
+        """Where its low-resolution images come from at sampling."""
+        return (self.low_resolution and self.low_resolution.origin) or StageSamples()
+
+    @property
+    def level(self) -> float:
+        """s of its augmentation at sampling."""
+        return getattr(self.low_resolution and self.low_resolution.augmentation, "s", 0)
+
+    def low_resolution_images(self, indices: np.ndarray, before: Path | None, shard: int) -> dict[str, np.ndarray]:
+        """What its sample set `indices` is made from; see `Origin.read`."""
+        return self.origin.read(indices, self.images, before, shard, self.level)
+
+    def step_after(self, s: int) -> int:
+        """The step of its sampler that takes on z_s.
+
+        Raises:
+            ValueError: the sampler passes over that level.
+        """
+        trained, plan = self.objective.process, self.sampler.plan(self.objective.process)
+        index = plan.index_after(trained.signal(s)) if 1 <= s <= trained.steps else None
+        if index is None:
+            raise ValueError(
+                f"s must be a level that the {plan.steps} steps of stage '{self.name}' visit: "
+                f"{plan.nearest(trained, s)}, got {s}"
+            )
+        return index
 
     def input_spec(self, batch: int) -> Specification:
         """Name -> (shape, dtype) of what the network is called with."""
@@ -92,7 +128,7 @@ class Stage(Method):
         low = self.images.low_resolution
         if low is not None:
             spec["low_resolution"] = ((batch, low, low, channels), "float32")
-            spec["low_resolution_time"] = ((batch,), "float32")
+            spec[self.low_resolution.level if self.low_resolution else "low_resolution_time"] = ((batch,), "float32")
         return spec
 
     def output_shape(self, batch: int) -> tuple[int, ...]:
@@ -161,6 +197,8 @@ class Pipeline:
             raise ValueError(f"stages must have different names, got {names}")
         for before, stage in zip([None, *stages[:-1]], stages, strict=True):
             _check_fit(before, stage)
+            if before is not None and stage.origin.truncated:
+                _check_truncation(before, stage)
         self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
         self.machines = machines
 
@@ -174,7 +212,37 @@ class Pipeline:
     def before(self, stage: Stage) -> Stage | None:
         """The stage whose images `stage` enlarges."""
         position = self.stages.index(stage)
-        return self.stages[position - 1] if position else None
+        return self.stages[position - 1] if position and stage.origin.chained else None
+
+    def after(self, stage: Stage) -> Stage | None:
+        """The stage that enlarges the images of `stage`."""
+        following = self.stages[self.stages.index(stage) + 1 :][:1]
+        return following[0] if following and following[0].origin.chained else None
+
+    def kept_levels(self, stage: Stage) -> tuple[int, ...]:
+        """The levels s at which the next stage needs z_s of `stage`; 0 is the image before it is rounded."""
+        after = self.after(stage)
+        if after is None or after.low_resolution is None:
+            return ()
+        if after.origin.truncated:
+            levels = {*(getattr(after.origin, "levels", None) or ()), int(after.level)}
+            return tuple(sorted(levels))
+        return (0,) if after.low_resolution.rounding is None else ()
+
+
+def _check_truncation(before: Stage, stage: Stage) -> None:
+    """The levels of the augmentation must be levels of the walk that is stopped."""
+    augmentation = stage.low_resolution and stage.low_resolution.augmentation
+    if not isinstance(augmentation, GaussianNoise):
+        raise ValueError(f"origin: stage '{stage.name}' takes z_s of '{before.name}', which needs GaussianNoise")
+    levels, walked = augmentation.process.alphas_cumprod, before.objective.process.alphas_cumprod
+    if augmentation.s != int(augmentation.s) or not np.array_equal(levels, walked):
+        raise ValueError(
+            f"origin: z_s of '{before.name}' is no level of GaussianNoise in stage '{stage.name}': set "
+            f"{stage.name}/GaussianNoise.process to the process of '{before.name}', and s to a whole number"
+        )
+    for s in {*(getattr(stage.origin, "levels", None) or ()), int(augmentation.s)} - {0}:
+        before.step_after(s)
 
 
 def _check_fit(before: Stage | None, stage: Stage) -> None:

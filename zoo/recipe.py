@@ -3,8 +3,10 @@
 Loading and the check of names import no TensorFlow; building does.
 """
 
+import multiprocessing
 import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 # Fragments that recipes include; by themselves they lack values.
 FRAGMENTS = "base"
+# A folder check of many recipes is shared out: another process costs seconds, and memory for a large network.
+FILES_A_PROCESS = 8
+PROCESSES = 4
 
 
 @dataclass
@@ -186,19 +191,42 @@ def check(
     if depth not in ("names", "full"):
         raise ValueError(f"depth must be 'names' or 'full', got {depth!r}")
     signatures = signatures or Signatures(catalogue.load())
-    files = _recipes_in(Path(path)) if Path(path).is_dir() else [_find(str(path), signatures.registry)]
-    wrong = sum(not _check_one(load(file, bindings, signatures), depth) for file in files)
+    files = recipes_in(Path(path)) if Path(path).is_dir() else [_find(str(path), signatures.registry)]
+    wrong = _check_all(files, bindings, depth, signatures)
     if len(files) > 1:
         say(f"{len(files) - wrong} of {len(files)} recipes are right")
     return 1 if wrong else 0
 
 
-def _check_one(recipe: Recipe, depth: str) -> bool:
-    """Prints what is wrong with a recipe, or that nothing is."""
+def _check_all(files: Sequence[Path], bindings: Sequence[str], depth: str, signatures: Signatures) -> int:
+    """How many of the recipes are wrong; many that are to be built are shared out among processes."""
+    workers = min(os.cpu_count() or 1, len(files) // FILES_A_PROCESS, PROCESSES)
+    if depth == "names" or workers < 2:
+        return _check_some(files, bindings, depth, signatures)
+    # Neighbours share stages, so each process takes a run of files; what they print comes as it is found.
+    size = -(-len(files) // workers)
+    shares = [files[start : start + size] for start in range(0, len(files), size)]
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        made = [pool.submit(_check_share, share, bindings, depth, signatures.registry.file) for share in shares]
+        return sum(share.result() for share in made)
+
+
+def _check_share(files: Sequence[Path], bindings: Sequence[str], depth: str, registry: Path) -> int:
+    """The share of a process, which reads the catalogue itself."""
+    return _check_some(files, bindings, depth, Signatures(catalogue.load(registry)))
+
+
+def _check_some(files: Sequence[Path], bindings: Sequence[str], depth: str, signatures: Signatures) -> int:
+    known: dict[str, int] = {}
+    return sum(not _check_one(load(file, bindings, signatures), depth, known) for file in files)
+
+
+def _check_one(recipe: Recipe, depth: str, known: dict[str, int]) -> bool:
+    """Prints what is wrong with a recipe, or that nothing is; see `_sizes` for `known`."""
     name = shown(recipe.path)
     try:
         recipe.require_names()
-        say(f"ok  {name}" + (f"  ({_sizes(recipe)})" if depth == "full" else ""))
+        say(f"ok  {name}" + (f"  ({_sizes(recipe, known)})" if depth == "full" else ""))
     except UserError as error:
         say("\n    ".join([f"wrong  {name}", *str(error).splitlines()]))
         return False
@@ -207,18 +235,25 @@ def _check_one(recipe: Recipe, depth: str) -> bool:
     return True
 
 
-def _recipes_in(folder: Path) -> list[Path]:
+def recipes_in(folder: Path) -> list[Path]:
+    """The recipes of a folder and of those below it, fragments left out."""
     found = sorted(file for file in folder.rglob("*.gin") if FRAGMENTS not in file.relative_to(folder).parts[:-1])
     if not found:
         raise UserError(f"there is no recipe (*.gin) in {folder}")
     return found
 
 
-def _sizes(recipe: Recipe) -> str:
-    """Builds a recipe without weights; "base 1.2M, sr 0.9M"."""
+def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
+    """Builds a recipe without weights; "base 1.2M, sr 0.9M".
+
+    Args:
+        known: parameters of the networks that were built before, by what their weights depend on. Many recipes share
+            stages, and a large network takes seconds; what is new in this recipe joins.
+    """
     pipeline = recipe.build()
     from zoo import recipe_building, symbolic
 
+    trained = {stage.name: stage.training for stage in recipe.stages()}
     counts = []
     for stage in pipeline.stages:
         part = "images"
@@ -226,7 +261,9 @@ def _sizes(recipe: Recipe) -> str:
             stage.images.check()
             part = "network"
             stage.check_classes()
-            counts.append(f"{stage.name} {short_count(symbolic.build(stage).parameters)}")
+            if trained[stage.name] not in known:
+                known[trained[stage.name]] = symbolic.build(stage).parameters
+            counts.append(f"{stage.name} {short_count(known[trained[stage.name]])}")
         except (UserError, ValueError, TypeError) as error:
             instances = recipe.instances
             place = recipe_building.explain_stage(error, stage.name, part, recipe.source, instances)

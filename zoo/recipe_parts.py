@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from zoo import recipe, recipe_building
-from zoo.diffusion.conditioning import ClassLabel, Conditioning
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
@@ -56,7 +56,8 @@ class StageParts(Method):
         if any(isinstance(part, ClassLabel) for part in self.conditioning):
             spec["label"] = ((batch,), "int32")
         if self.images.low_resolution is not None:
-            spec["low_resolution_time"] = ((batch,), "float32")
+            levels = [part.level for part in self.conditioning if isinstance(part, LowResolution)]
+            spec[levels[0] if levels else "low_resolution_time"] = ((batch,), "float32")
         return spec
 
     def image_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""registry.yaml: the catalogue of components and recipes. Reading it imports no component and no TensorFlow."""
+"""registry.yaml: the catalogue of components, recipes and published checkpoints; read without any import of them."""
 
 import importlib
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 WIDTH = 80
 
 COMPONENT_FIELDS = {"family", "target", "source", "sampling", "knobs"}
-RECIPE_FIELDS = {"file", "title", "paper", "dataset", "parameters"}
+RECIPE_FIELDS = {"file", "title", "paper", "dataset", "parameters", "hardware"}
+CHECKPOINT_FIELDS = {"project", "address", "recipe", "flags", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class RecipeEntry:
 
     Attributes:
         parameters: stage name -> parameter count of its network.
+        hardware: stage name -> what the paper trained it on, "256 tpu-v3": how many of which device of zoo.devices.
     """
 
     name: str
@@ -63,6 +65,26 @@ class RecipeEntry:
     paper: str | None
     dataset: str
     parameters: dict[str, int] = field(default_factory=dict)
+    hardware: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """Weights that the authors of a paper published.
+
+    Attributes:
+        project: whose code wrote them, "guided-diffusion" or "improved-diffusion".
+        recipe: of the catalogue; None for a network that is no stage.
+        flags: of the project's command line, as its README prints them.
+        sha256: where it is known.
+    """
+
+    name: str
+    project: str
+    address: str
+    recipe: str | None
+    flags: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,7 @@ class Registry:
     file: Path
     components: Mapping[str, Component]
     recipes: Mapping[str, RecipeEntry]
+    checkpoints: Mapping[str, PublishedCheckpoint] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -117,7 +140,7 @@ def load(path: Path | str | None = None) -> Registry:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{file}:{line}: {error.problem or error}") from error
     lines = _lines(node)
-    _require_fields(file, "the top level", 1, content, {"components", "recipes"}, set())
+    _require_fields(file, "the top level", 1, content, {"components", "recipes", "checkpoints"}, set())
     components = {
         name: _component(file, name, entry, lines.get(("components", name), 1))
         for name, entry in (content.get("components") or {}).items()
@@ -126,7 +149,11 @@ def load(path: Path | str | None = None) -> Registry:
         name: _recipe(file, name, entry, lines.get(("recipes", name), 1))
         for name, entry in (content.get("recipes") or {}).items()
     }
-    return Registry(file, components, recipes)
+    checkpoints = {
+        name: _checkpoint(file, name, entry, lines.get(("checkpoints", name), 1), recipes)
+        for name, entry in (content.get("checkpoints") or {}).items()
+    }
+    return Registry(file, components, recipes, checkpoints)
 
 
 def _lines(root: yaml.Node | None) -> dict[tuple[str, str], int]:
@@ -166,7 +193,19 @@ def _recipe(file: Path, name: str, entry: Any, line: int) -> RecipeEntry:
         paper=entry.get("paper"),
         dataset=entry["dataset"],
         parameters=dict(entry.get("parameters") or {}),
+        hardware=dict(entry.get("hardware") or {}),
     )
+
+
+def _checkpoint(
+    file: Path, name: str, entry: Any, line: int, recipes: Mapping[str, RecipeEntry]
+) -> PublishedCheckpoint:
+    what = f"checkpoint {name}"
+    _require_fields(file, what, line, entry, CHECKPOINT_FIELDS, CHECKPOINT_FIELDS - {"sha256"})
+    recipe = entry["recipe"]
+    if recipe is not None and recipe not in recipes:
+        raise UserError(f"{file}:{line}: {what} names the recipe {recipe}; {did_you_mean(recipe, recipes)}")
+    return PublishedCheckpoint(name, **entry)
 
 
 def short_count(count: float) -> str:

@@ -6,6 +6,8 @@
     python -m zoo.run --recipe R --do train --stage sr           one stage; again: goes on
     python -m zoo.run --recipe R --do sample --labels 2,3 --count 8   PNG files and a grid
     python -m zoo.run --recipe R --do evaluate                   score the samples again
+    python -m zoo.run --recipe R --do sweep --sweep 'sr/GaussianNoise.s = 0, 25, 100'
+                                                                 sample and score over values
     python -m zoo.run --list                                     the recipes of this zoo
 
 The same command after a crash goes on where the last checkpoint or shard ends.
@@ -30,14 +32,22 @@ if TYPE_CHECKING:
     from zoo.experiment import Experiment
     from zoo.pipeline import Pipeline
     from zoo.recipe import Recipe
+    from zoo.sweep_plan import SweepPlan
 
-ACTIONS = ("all", "train", "sample", "evaluate", "check", "describe")
+ACTIONS = ("all", "train", "sample", "evaluate", "sweep", "check", "describe")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("recipe", None, "a .gin file; with --do check also a folder. Default: WORKDIR/recipe.gin")
+flags.DEFINE_string(
+    "recipe", None, "a .gin file; with --do check or describe also a folder. Default: WORKDIR/recipe.gin"
+)
 flags.DEFINE_enum("do", "all", ACTIONS, "what is done; all = train, sample, evaluate")
 flags.DEFINE_string("workdir", None, "where everything is written. Default: runs/NAME-OF-RECIPE")
 flags.DEFINE_multi_string("gin_bindings", [], "a binding that overrides the recipe's, 'SampleSet.count = 50_000'")
+flags.DEFINE_multi_string(
+    "sweep", [], "a binding over values, 'sr/GaussianNoise.s = 0, 25, 100'; several give all combinations"
+)
+flags.DEFINE_string("sweep_metric", None, "chooses the best value: fid, is_mean, ... Default: the recipe's first")
+flags.DEFINE_string("sweep_name", None, "folder below WORKDIR/sweeps. Default: from the bindings")
 flags.DEFINE_string("stage", None, "only this stage (train, sample)")
 flags.DEFINE_string(
     "strategy", None, "auto, one, mirrored, multiworker or tpu. Default: the recipe's machines, or auto"
@@ -77,11 +87,14 @@ def main() -> int:
 
     if FLAGS.do == "check":
         return recipes.check(path, FLAGS.gin_bindings, depth="names" if FLAGS.names_only else "full")
+    if FLAGS.do == "describe" and Path(path).is_dir():
+        return _overview(Path(path))
     recipe = recipes.load(path, FLAGS.gin_bindings)
+    plan = _sweep_plan(recipe)  # what is wrong with it is said before TensorFlow is imported
     import_tensorflow()
     if FLAGS.deterministic:
         make_deterministic()
-    pipeline = recipe.build()
+    pipeline = (recipe if plan is None else plan.points[0].recipe).build()
     if FLAGS.do == "describe":
         return _describe(recipe, pipeline)
     # Before the first tensor: some strategies must be made when TensorFlow starts.
@@ -89,7 +102,8 @@ def main() -> int:
     from zoo.experiment import Experiment
 
     workdir = Path(FLAGS.workdir or Path("runs") / Path(path).stem)
-    return _run(Experiment(recipe, pipeline, workdir, strategy))
+    experiment = Experiment(recipe, pipeline, workdir, strategy)
+    return _run(experiment) if plan is None else _sweep(experiment, plan)
 
 
 def make_deterministic() -> None:
@@ -133,6 +147,22 @@ def _list() -> int:
     return 0
 
 
+def _overview(folder: Path) -> int:
+    """One table of all the recipes of a folder; 1 where a network is not of the size that the catalogue says."""
+    import_tensorflow()
+    from zoo import overview, registry
+
+    found = []
+    with contextlib.redirect_stdout(sys.stderr) if FLAGS.json else contextlib.nullcontext():
+        say(overview.HEADER)
+        for row in overview.rows(folder, FLAGS.gin_bindings, registry.load()):
+            say(overview.render(row))
+            found.append(row)
+    if FLAGS.json:
+        say(json.dumps([overview.as_json(row) for row in found], indent=1))
+    return 1 if any(row.published not in (None, row.parameters) for row in found) else 0
+
+
 def _describe(recipe: "Recipe", pipeline: "Pipeline") -> int:
     from zoo import describe, measure
 
@@ -142,9 +172,15 @@ def _describe(recipe: "Recipe", pipeline: "Pipeline") -> int:
     devices = FLAGS.devices if strategy is None else strategy.num_replicas_in_sync
     with contextlib.redirect_stdout(sys.stderr):  # what measuring says on its way is not part of the description
         run = None if strategy is None else lambda plans: measure.measure(recipe.build(), strategy, plans)
-        description = describe.describe(pipeline, FLAGS.device, devices, run)
+        description = describe.describe(pipeline, FLAGS.device, devices, run, _papers_hardware(recipe))
     say(json.dumps(description, indent=1) if FLAGS.json else describe.render(description))
     return 0
+
+
+def _papers_hardware(recipe: "Recipe") -> dict[str, str]:
+    """What the paper trained the stages of a recipe of the catalogue on."""
+    entries = recipe.registry.recipes.values()
+    return next((e.hardware for e in entries if (recipe.registry.root / e.file).resolve() == recipe.path.resolve()), {})
 
 
 def _run(experiment: "Experiment") -> int:
@@ -239,6 +275,48 @@ def _published_rows(experiment: "Experiment") -> list[str]:
     from harness import rows
 
     return rows.rows_of(experiment.origin(), experiment.recipe.overrides())
+
+
+def _sweep_plan(recipe: "Recipe") -> "SweepPlan | None":
+    """The points of --sweep."""
+    asked = FLAGS.do == "sweep"
+    given = {"sweep": FLAGS.sweep, "sweep_metric": FLAGS.sweep_metric, "sweep_name": FLAGS.sweep_name}
+    strange = [name for name, value in given.items() if value and not asked]
+    if strange:
+        raise UserError(f"--{strange[0]} needs --do sweep, got --do {FLAGS.do}")
+    if not asked:
+        return None
+    for name in ("stage", "labels", "count", "low_resolution", "seed"):
+        if FLAGS[name].value is not None:
+            raise UserError(f"--do sweep scores the sample set of the last stage: leave out --{name}")
+    if _part(FLAGS.shard) != (1, 1):
+        raise UserError("--do sweep runs in one process: leave out --shard")
+    if not FLAGS.sweep:
+        raise UserError("--do sweep needs --sweep 'KEY = VALUE, VALUE, ...', such as 'sr64/GaussianNoise.s = 0, 251'")
+    from zoo import sweep_plan
+
+    return sweep_plan.plan(recipe, FLAGS.gin_bindings, FLAGS.sweep, FLAGS.sweep_name)
+
+
+def _sweep(experiment: "Experiment", plan: "SweepPlan") -> int:
+    """Samples and scores every value, and shows table and curve."""
+    from harness import rows, sweep_report
+    from zoo.sweep import Sweep
+
+    _greet(experiment)
+    if experiment.pipeline.evaluation is not None:
+        sweep_report.check_metric(experiment.pipeline.evaluation, FLAGS.sweep_metric)
+    sweep = Sweep(plan, experiment, FLAGS.checkpoint, FLAGS.ema)
+    origin = experiment.origin()
+    account = sweep.run(
+        lambda recipe: rows.rows_of(origin, recipe.overrides()),
+        lambda folder, made: sweep_report.SweepReport(made, FLAGS.sweep_metric).write(folder),
+    )
+    for line in sweep_report.SweepReport(account, FLAGS.sweep_metric).render():
+        say(line)
+    written = [name for name in ("sweep.png", "sweep.json", "best.gin") if (sweep.folder / name).is_file()]
+    say(f"{', '.join(written)} in {sweep.folder}")
+    return 0
 
 
 if __name__ == "__main__":

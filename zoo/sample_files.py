@@ -9,7 +9,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +96,27 @@ def tidy(folder: Path, shards: int) -> None:
 
     Whoever reads the folder takes all it holds. For the worker that has the folder alone.
     """
-    for path in [*folder.glob("shard-*.npz"), *folder.glob("s0000/shard-*.npz")]:
+    for path in [*folder.glob("shard-*.npz"), *folder.glob("s*/shard-*.npz")]:
         if int(path.stem.removeprefix("shard-")) >= shards:
             path.unlink()
-    for path in [*folder.glob(".*.partial"), *folder.glob("s0000/.*.partial")]:
+    for path in [*folder.glob(".*.partial"), *folder.glob("s*/.*.partial")]:
         path.unlink()
 
 
 # ---- reading
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -111,28 +124,39 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.npz"
 
 
-def exact_path(path: Path) -> Path:
-    """The place of the same images as float32 z_0."""
-    return path.parent / "s0000" / path.name
+def level_path(path: Path, s: int) -> Path:
+    """The place of z_s of the same images, float32; z_0 are the images before they were rounded."""
+    return path.parent / f"s{s:04d}" / path.name
 
 
 def read_images(folder: Path, indices: np.ndarray, shard: int) -> np.ndarray:
     """Images of a sample set float32 [n, H, W, C] in [-1, 1], unrounded where they were stored so."""
-    parts = []
+    return read_set(folder, indices, shard)["images"]
+
+
+def read_set(folder: Path, indices: np.ndarray, shard: int, s: int = 0) -> dict[str, np.ndarray]:
+    """`images` float32 [n, H, W, C] of a sample set, or z_s of level s, and `label` int64 [n] where they have some.
+
+    Raises:
+        UserError: a shard is missing or damaged, or too short.
+    """
+    parts: dict[str, list[np.ndarray]] = {"images": [], "label": []}
     for number in np.unique(indices // shard):
         path = shard_path(folder, number)
-        path = exact_path(path) if exact_path(path).is_file() else path
+        path = level_path(path, s) if s or level_path(path, s).is_file() else path
         try:
             with path.open("rb") as file, np.load(file) as arrays:
-                images = arrays["arr_0"]
+                images, labels = arrays["arr_0"], arrays.get("arr_1")
         except DAMAGED as error:
             raise UserError(f"{path} is missing or damaged: sample the stage before first") from error
         images = images if images.dtype == np.float32 else images.astype(np.float32) / 127.5 - 1
         wanted = indices[indices // shard == number] - number * shard
         if wanted.max() >= len(images):
             raise UserError(f"{path} has {len(images)} images, {wanted.max() + 1} are needed: sample that stage again")
-        parts.append(images[wanted])
-    return np.concatenate(parts)
+        parts["images"].append(images[wanted])
+        if labels is not None:
+            parts["label"].append(labels[wanted])
+    return {name: np.concatenate(found) for name, found in parts.items() if found}
 
 
 def is_whole(path: Path, count: int) -> bool:
@@ -162,18 +186,24 @@ def missing(folder: Path, samples: "SampleSet") -> list[int]:
 
 
 def write_shard(
-    path: Path, images: np.ndarray, labels: np.ndarray | None, keep_float: bool, part: tuple[int, int] = (1, 1)
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    levels: Mapping[int, np.ndarray] | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> None:
-    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1`; each file is written whole or not at all.
+    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1`, and z_s of `levels` beside them as float32.
+
+    Each file is written whole or not at all.
 
     Raises:
         UserError: it could not be written, the disk is full for example; the shards before are whole.
     """
     arrays = {"arr_0": to_bytes(images)} | ({} if labels is None else {"arr_1": labels.astype(np.int64)})
-    if keep_float:
-        _write(exact_path(path), _npz({**arrays, "arr_0": images.astype(np.float32)}), part)
-    else:  # of a set that stored them: a reader would prefer it
-        exact_path(path).unlink(missing_ok=True)
+    for s, z in (levels or {}).items():
+        _write(level_path(path, s), _npz({**arrays, "arr_0": z.astype(np.float32)}), part)
+    if not levels or 0 not in levels:  # of a set that stored them: a reader would prefer it
+        level_path(path, 0).unlink(missing_ok=True)
     _write(path, _npz(arrays), part)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError, progress
-from zoo.sample_files import claimed, exact_path, is_whole, read_images, shard_path, tidy, write_shard
+from zoo.sample_files import claimed, is_whole, level_path, shard_path, tidy, write_shard
 from zoo.training import randomness
 
 if TYPE_CHECKING:
@@ -113,17 +113,31 @@ class StageSampler:
         self.shape = (batch, stage.size, stage.size, stage.images.channels)
         self._start = self._compiled(self._prepare)
         self._walk = self._compiled(self._reverse_steps)
+        self._again = self._compiled(self._corrupt)
 
     def sample(
         self, key: tf.Tensor, indices: np.ndarray, batch: dict[str, np.ndarray], weights: Sequence[tf.Variable]
     ) -> np.ndarray:
-        """Images float32 [n, H, W, C] in [-1, 1].
+        """Images float32 [n, H, W, C] in [-1, 1]; see `walk`."""
+        return self.walk(key, indices, batch, weights)[0]
+
+    def walk(
+        self,
+        key: tf.Tensor,
+        indices: np.ndarray,
+        batch: dict[str, np.ndarray],
+        weights: Sequence[tf.Variable],
+        levels: Sequence[int] = (),
+    ) -> dict[int, np.ndarray]:
+        """Images float32 [n, H, W, C] in [-1, 1] under 0, and what the walk has come to at each level s asked for.
 
         Args:
             key: of the stage and the seed; all that is random for image i depends on it and on i alone.
             indices: int [n], n at most `at_once`.
-            batch: `label` [n] and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1].
+            batch: `label` [n] and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated
+                augmentation, `z_s` [n, h, w, C].
             weights: of the network, in the order of its trainable variables.
+            levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
         """
         if len(indices) > self.at_once:
             raise ValueError(f"a batch of {len(indices)} images is larger than the compiled {self.at_once}")
@@ -132,10 +146,21 @@ class StageSampler:
         own, given = self._split(indices.astype(np.int32)), {name: self._split(value) for name, value in batch.items()}
         values = self._values(weights)
         z, inputs = self._start(key, own, given)
-        for last in range(self.process.steps, 0, -STEPS):
-            z = self._walk(values, z, inputs, tf.constant(last - 1), tf.constant(max(last - STEPS, 0)), key, own)
-        parts = [part.numpy() for part in self.strategy.experimental_local_results(z)]
-        return np.concatenate(parts)[: len(indices)]
+        kept: dict[int, Any] = {}
+        stops = {self.stage.step_after(s): s for s in levels if s}
+        for walk, first in enumerate(self.stage.sampler.walks(self.stage.objective.process)):
+            # one key a step of the process: those of a restart lie beyond the steps of the first walk
+            own_key = key if walk == 0 else randomness.fold(key, self.process.steps + walk)
+            if walk > 0:
+                z = self._again(own_key, own, z, tf.constant(first))
+            at = first
+            while at >= 0:
+                if at in stops:
+                    kept[stops[at]] = z
+                last = max([at - STEPS + 1, *(stop + 1 for stop in stops if stop < at), 0])
+                z = self._walk(values, z, inputs, tf.constant(at), tf.constant(last), own_key, own)
+                at = last - 1
+        return {s: self._gathered(z)[: len(indices)] for s, z in {0: z, **kept}.items()}
 
     # ---- on the devices
 
@@ -157,6 +182,10 @@ class StageSampler:
         padded = np.concatenate([values, np.repeat(values[:1], self.at_once - len(values), axis=0)])
         return self._share([tf.constant(part) for part in np.split(padded, self.devices)])
 
+    def _gathered(self, z: Any) -> np.ndarray:
+        """The rows of all devices of this process."""
+        return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(z)])
+
     def _values(self, weights: Sequence[tf.Variable]) -> Any:
         """The weights as each device has them: a copy that another device asks for in every step would be slow."""
         copies = [self.strategy.experimental_local_results(variable) for variable in weights]
@@ -172,6 +201,11 @@ class StageSampler:
         draws = {"start": ("normal", self.shape), **self.stage.conditioning_draws(self._shapes(batch))}
         random = randomness.draw_each(key, indices, draws)
         return random.pop("start"), self.stage.sampling_inputs(batch, random)
+
+    def _corrupt(self, key: tf.Tensor, indices: tf.Tensor, z: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+        """z_0 made noisy again, to where step `first` of the plan begins."""
+        noise = randomness.draw_each(key, indices, {"restart": ("normal", self.shape)})["restart"]
+        return self.process.corrupt(z, noise, self.process.level(tf.fill((self.batch,), first)))
 
     def _shapes(self, batch: dict[str, tf.Tensor]) -> dict[str, tuple[int, ...]]:
         return {"image": self.shape, **{name: tuple(value.shape) for name, value in batch.items()}}
@@ -223,7 +257,7 @@ def sample_stage(
     identity: dict[str, Any],
     seed: int,
     before: Path | None,
-    keep_float: bool,
+    levels: Sequence[int] = (),
     part: tuple[int, int] = (1, 1),
 ) -> str:
     """Writes the sample set of one stage, shard by shard; whole shards that are there already are kept.
@@ -239,7 +273,8 @@ def sample_stage(
             are removed.
         seed: of the run.
         before: the sample folder of the stage before, whose images a super-resolution stage enlarges.
-        keep_float: also store z_0 as float32, for a next stage that does not take it rounded.
+        levels: z_s of these s is also stored as float32, for a next stage that does not take rounded images (s = 0)
+            or takes truncated ones.
         part: (i, n): of n independent workers this is number i, which makes every n-th shard.
 
     Returns:
@@ -259,27 +294,29 @@ def sample_stage(
         with progress(total, f"sampling {stage.name}", "images") as bar:
             for number, indices in todo:
                 path = shard_path(folder, number)
-                if is_whole(path, len(indices)) and (not keep_float or is_whole(exact_path(path), len(indices))):
+                if all(is_whole(at, len(indices)) for at in (path, *(level_path(path, s) for s in levels))):
                     bar.update(len(indices))
                     continue
                 batch = _inputs(stage, samples, indices, seed, before)
-                images = []
+                made = []
                 for start in range(0, len(indices), sampler.at_once):
                     rows = slice(start, start + sampler.at_once)
                     given = {name: value[rows] for name, value in batch.items()}
-                    images.append(sampler.sample(key, indices[rows], given, weights))
+                    made.append(sampler.walk(key, indices[rows], given, weights, levels))
                     bar.update(len(indices[rows]))
-                write_shard(path, np.concatenate(images), batch.get("label"), keep_float, part)
+                kept = {s: np.concatenate([images[s] for images in made]) for s in made[0]}
+                write_shard(path, kept[0], batch.get("label"), {s: kept[s] for s in levels}, part)
     return digest
 
 
 def _inputs(
     stage: "Stage", samples: SampleSet, indices: np.ndarray, seed: int, before: Path | None
 ) -> dict[str, np.ndarray]:
-    """Labels and, from the shards of the stage before, low-resolution images."""
+    """Labels and low-resolution images; where these have labels of their own, those."""
     batch: dict[str, np.ndarray] = {}
     if stage.conditioned_on_class:
         batch["label"] = samples.labels(indices, stage.images.classes, seed)
-    if before is not None:
-        batch["low_resolution"] = read_images(before, indices, samples.shard)
+    if stage.low_resolution is not None:
+        given = stage.low_resolution_images(indices, before, samples.shard)
+        batch |= given if stage.conditioned_on_class else {name: given[name] for name in given if name != "label"}
     return batch

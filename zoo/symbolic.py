@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Traced:
         largest_weight: numbers in the largest of the weights.
         blocks: the operations of each block, as (first, end) in the order of the graph; none where the network does
             not know of recomputation.
+        output: the shape of what the network returns.
     """
 
     parameters: int
@@ -39,6 +40,7 @@ class Traced:
     batch: int
     largest_weight: int = 0
     blocks: tuple[tuple[int, int], ...] = ()
+    output: tuple[int, ...] = ()
 
 
 class _Placeholders(keras.StatelessScope):
@@ -71,24 +73,27 @@ def build(stage: "Stage", batch: int = 1) -> Traced:
         UserError: the output is not of the shape that the stage needs.
         ValueError: the network refuses its inputs.
     """
-    graph = tf.Graph()
-    with graph.as_default(), _forgotten(), _Placeholders(), _without_collection():
-        inputs = {
-            name: tf.compat.v1.placeholder(dtype, shape, name=name)
-            for name, (shape, dtype) in stage.input_spec(batch).items()
-        }
-        inputs["seed"] = tf.compat.v1.placeholder("int32", (2,), name="seed")
-        with _recording_blocks(stage.network, graph) as blocks:
-            output = stage.network(inputs)
+    traced = trace(stage.network, stage.input_spec(batch), batch)
     wanted = tuple(stage.output_shape(batch))
-    if tuple(output.shape) != wanted:
+    if traced.output != wanted:
         raise UserError(
-            f"the network returns {_shape(output.shape)}, but {_shape(wanted)} is needed: out_channels must be "
+            f"the network returns {_shape(traced.output)}, but {_shape(wanted)} is needed: out_channels must be "
             f"{wanted[-1]}, with a learned variance twice what the images have"
         )
-    sizes = [math.prod(weight.shape) for weight in stage.network.weights]
-    trainable = sum(math.prod(weight.shape) for weight in stage.network.trainable_weights)
-    return Traced(sum(sizes), trainable, graph, batch, max(sizes, default=0), tuple(blocks))
+    return traced
+
+
+def trace(network: Any, spec: Mapping[str, tuple[tuple[int, ...], str]], batch: int) -> Traced:
+    """Traces one forward pass in training of a network on inputs of given shapes and dtypes, by name."""
+    graph = tf.Graph()
+    with graph.as_default(), _forgotten(), _Placeholders(), _without_collection():
+        inputs = {name: tf.compat.v1.placeholder(dtype, shape, name=name) for name, (shape, dtype) in spec.items()}
+        inputs["seed"] = tf.compat.v1.placeholder("int32", (2,), name="seed")
+        with _recording_blocks(network, graph) as blocks:
+            output = network(inputs)
+    sizes = [math.prod(weight.shape) for weight in network.weights]
+    trainable = sum(math.prod(weight.shape) for weight in network.trainable_weights)
+    return Traced(sum(sizes), trainable, graph, batch, max(sizes, default=0), tuple(blocks), tuple(output.shape))
 
 
 @contextlib.contextmanager

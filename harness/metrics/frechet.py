@@ -128,6 +128,33 @@ class FID(Metric):
         return {"fid": f"FID-{thousands(samples)} ({network})"}
 
 
+class HeldOutFID(FID):
+    """The same distance to all held-out images, beside that to the training images.
+
+    CDM reports both (section 4): its models are chosen by the distance to training images, which is then no fair judge.
+    Of real images there is no number: that of the training images is the floor of `FID`.
+    """
+
+    of_held_out = True
+
+    def check(self, *, real: RealImages, samples: ImageSet) -> None:
+        if real.held_out.count < 2:
+            raise UserError(f"HeldOutFID needs at least 2 held-out images, and {real.held_out.name} has fewer")
+        super().check(real=real, samples=samples)
+
+    def compute(self, *, reference: Evidence, samples: Evidence, real: RealImages, cache: Cache) -> dict[str, float]:
+        found = super().compute(reference=reference, samples=samples, real=real, cache=cache)
+        return {"fid_held_out": found["fid"]}
+
+    def floor(
+        self, *, pair: tuple[Evidence, Evidence] | None, count: int, real: RealImages, cache: Cache
+    ) -> dict[str, float]:
+        return {}
+
+    def protocol(self, samples: int, network: str) -> Mapping[str, str]:
+        return {"fid_held_out": f"FID-{thousands(samples)} ({network}), held-out images"}
+
+
 class SFID(Metric):
     """The Frechet distance of spatial features, arXiv:2103.03841: an early layer of the network, not pooled.
 

@@ -44,10 +44,12 @@ class Metric(abc.ABC):
         needs: which of Features' optional parts it reads: 'pooled', 'logits', 'spatial'. Only what some metric needs
             is kept: vectors grow with the number of images, the moments of 'spatial' do not.
         of_moments: whether it compares means and covariances, which may come from a file in the place of images.
+        of_held_out: whether its reference are the held-out images, whatever the others compare with.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     of_moments: ClassVar[bool] = False
+    of_held_out: ClassVar[bool] = False
 
     @abc.abstractmethod
     def check(self, *, real: RealImages, samples: ImageSet) -> None:

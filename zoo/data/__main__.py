@@ -16,8 +16,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "dataset",
         metavar="NAME-OR-FOLDER",
-        help="shapes, a TensorFlow Datasets name (TFDS_DATA_DIR is read), a folder of images, "
+        help="shapes, imagenet, lsun/CATEGORY, a TensorFlow Datasets name (TFDS_DATA_DIR is read), a folder of images, "
         "or TFRecord files such as 'data/{split}-*'",
+    )
+    parser.add_argument(
+        "--directory",
+        help="where a dataset given by name lies (default: the environment variable ZOO_IMAGENET of imagenet, ZOO_LSUN "
+        "of lsun, TFDS_DATA_DIR of all)",
     )
     parser.add_argument("--split", help="only this split (default: all)")
     parser.add_argument("--size", type=int, help="side of the grid's images (default: that of the first image)")
@@ -33,7 +38,7 @@ def main() -> int:
     import_tensorflow()
     from zoo.data import summary
 
-    source = summary.find_source(arguments.dataset)
+    source = summary.find_source(arguments.dataset, arguments.directory)
     corrupt = summary.describe(source, arguments.split, arguments.size)
     if arguments.grid is not None:
         split = arguments.split or source.splits()[0]

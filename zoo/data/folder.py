@@ -1,5 +1,6 @@
-"""A folder of image files: SPLIT/CLASS/FILE, CLASS/FILE, SPLIT/FILE or just files."""
+"""Image files in folders: SPLIT/CLASS/FILE, CLASS/FILE, SPLIT/FILE or just files."""
 
+import abc
 import functools
 import hashlib
 import os
@@ -23,7 +24,63 @@ class Files(NamedTuple):
     labels: np.ndarray
 
 
-class ImageFolder(Source):
+class PictureFiles(Source):
+    """Image files under one folder, in the order of their paths; subclasses say which belong to which split and class.
+
+    Attributes:
+        directory: the folder as it was given.
+    """
+
+    def __init__(self, directory: str) -> None:
+        if not directory:
+            raise ValueError("directory must be the path of a folder, got ''")
+        self.directory = directory
+
+    @abc.abstractmethod
+    def files(self, split: str) -> Files:
+        """The files of a split. Raises UserError if there is no such split."""
+
+    def count(self, split: str) -> int:
+        return len(self.files(split).paths)
+
+    def fingerprint(self, split: str) -> str:
+        files = self.files(split)
+        digest = hashlib.sha256(repr((split, self.class_names)).encode())
+        for path, label in zip(files.paths, files.labels, strict=True):
+            digest.update(f"{path}\0{label}\0{(self._root / path).stat().st_size}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def records(
+        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        return table_blocks(self._table(split), seed, epoch, offsets).unbatch()
+
+    def order(self, split: str, seed: int, epoch: Any) -> tf.Tensor | None:
+        return ordered(self.count(split), seed, epoch)
+
+    def encoded_bytes(self, split: str) -> int:
+        return sum((self._root / path).stat().st_size for path in self.files(split).paths)
+
+    def decode(self, record: Record, size: int, split: str) -> Example:
+        encoded = tf.io.read_file(tf.strings.join([str(self._root), record["path"]], separator=os.sep))
+        example = {"image": decode_image(encoded)}
+        return example | {"label": record["label"]} if self.class_names else example
+
+    def locate(self, split: str, position: int) -> str:
+        return str(self._root / self.files(split).paths[position])
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.directory).expanduser()
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a source lives as long as the run
+    def _table(self, split: str) -> dict[str, tf.Tensor]:
+        files = self.files(split)
+        with tf.init_scope():
+            return {"path": tf.constant(files.paths), "label": tf.constant(files.labels, tf.int32)}
+
+
+class ImageFolder(PictureFiles):
     """Image files, labelled by the folder that they lie in; classes are numbered in the order of their names.
 
     Where the folder has a level for splits, its names are the splits. Where it has none, every `held_out`-th file of a
@@ -31,11 +88,9 @@ class ImageFolder(Source):
     """
 
     def __init__(self, directory: str, held_out: int = 10) -> None:
-        if not directory:
-            raise ValueError("directory must be the path of a folder, got ''")
+        super().__init__(directory)
         if held_out < 2:
             raise ValueError(f"held_out must be at least 2 (every second file), got {held_out}")
-        self.directory = directory
         self.held_out = held_out
 
     @property
@@ -61,45 +116,7 @@ class ImageFolder(Source):
             return f"folder {self.directory} holds no image files ({', '.join(SUFFIXES)})"
         return None
 
-    def count(self, split: str) -> int:
-        return len(self._files(split).paths)
-
-    def fingerprint(self, split: str) -> str:
-        files = self._files(split)
-        digest = hashlib.sha256(repr((split, self.class_names)).encode())
-        for path, label in zip(files.paths, files.labels, strict=True):
-            digest.update(f"{path}\0{label}\0{(self._root / path).stat().st_size}\n".encode())
-        return digest.hexdigest()[:16]
-
-    def records(
-        self, split: str, seed: int | None = None, epoch: Any = 0, offsets: tf.Tensor | None = None
-    ) -> tf.data.Dataset:
-        return table_blocks(self._table(split), seed, epoch, offsets).unbatch()
-
-    def order(self, split: str, seed: int, epoch: Any) -> tf.Tensor | None:
-        return ordered(self.count(split), seed, epoch)
-
-    def encoded_bytes(self, split: str) -> int:
-        return sum((self._root / path).stat().st_size for path in self._files(split).paths)
-
-    def decode(self, record: Record, size: int, split: str) -> Example:
-        encoded = tf.io.read_file(tf.strings.join([str(self._root), record["path"]], separator=os.sep))
-        example = {"image": decode_image(encoded)}
-        return example | {"label": record["label"]} if self.class_names else example
-
-    def locate(self, split: str, position: int) -> str:
-        return str(self._root / self._files(split).paths[position])
-
-    @property
-    def _root(self) -> Path:
-        return Path(self.directory).expanduser()
-
-    def _require(self) -> None:
-        message = self.missing()
-        if message:
-            raise UserError(message)
-
-    def _files(self, split: str) -> Files:
+    def files(self, split: str) -> Files:
         self._require()
         splits = self._found[1]
         if split not in splits:
@@ -107,16 +124,15 @@ class ImageFolder(Source):
             raise UserError(f"folder {self.directory} has no split '{split}'{hint}; its splits are {', '.join(splits)}")
         return splits[split]
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - a source lives as long as the run
-    def _table(self, split: str) -> dict[str, tf.Tensor]:
-        files = self._files(split)
-        with tf.init_scope():
-            return {"path": tf.constant(files.paths), "label": tf.constant(files.labels, tf.int32)}
+    def _require(self) -> None:
+        message = self.missing()
+        if message:
+            raise UserError(message)
 
     @functools.cached_property
     def _found(self) -> tuple[tuple[str, ...], dict[str, Files]]:
         """Class names and splits, from one walk through the folder."""
-        paths = sorted(_image_paths(self._root))
+        paths = sorted(image_paths(self._root))
         depth = max((path.count(os.sep) for path in paths), default=0)
         top = {path.split(os.sep)[0] for path in paths if os.sep in path}
         has_splits = depth >= 2 or (depth == 1 and all(name.lower() in SPLIT_NAMES for name in top))
@@ -140,7 +156,7 @@ class ImageFolder(Source):
         return classes, {split: Files(tuple(chosen), labels[split]) for split, chosen in members.items()}
 
 
-def _image_paths(root: Path) -> list[str]:
+def image_paths(root: Path) -> list[str]:
     """Image files under a folder, relative to it; hidden files and folders are passed over."""
     found = []
     for folder, folders, names in os.walk(root, followlinks=True):

@@ -5,6 +5,7 @@ Positions, not file names, carry the order, so that a stopped run goes on by ari
 """
 
 import abc
+import hashlib
 from typing import Any
 
 import tensorflow as tf
@@ -42,6 +43,10 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def missing(self) -> str | None:
         """Says what is missing, where it was looked for and how to get it; None if the data are here."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Lines for a person: where the data were found, what of them is here and what is not."""
+        return ()
 
     @abc.abstractmethod
     def count(self, split: str) -> int:
@@ -84,6 +89,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def locate(self, split: str, position: int) -> str:
         """Name by which a person finds the record at `position`: a path, or a file and a record number."""
+
+
+def class_order(names: tuple[str, ...]) -> str:
+    """SHA-256 of the class names in label order, each with a line feed: that of a text file with a name a line."""
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
 def ordered(count: int, seed: int | None, epoch: Any) -> tf.Tensor:

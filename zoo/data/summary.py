@@ -11,10 +11,12 @@ from zoo.console import UserError, say
 from zoo.data import pictures
 from zoo.data.crops import CenterCrop
 from zoo.data.folder import ImageFolder
+from zoo.data.imagenet import ImageNet
 from zoo.data.images import Images
+from zoo.data.lsun import LSUN
 from zoo.data.reading import Reader
 from zoo.data.shapes import Shapes
-from zoo.data.sources import Example, Record, Source
+from zoo.data.sources import Example, Record, Source, class_order
 from zoo.data.tfds import TFDS
 from zoo.data.tfrecords import TFRecords
 
@@ -22,8 +24,21 @@ NAMES_SHOWN = 12  # classes listed in full; of more, the first and the last
 SHAPES_SIZE = 32  # Shapes has no size of its own
 
 
-def find_source(name: str) -> Source:
-    """The source that a person means: `shapes`, a folder, a pattern of TFRecord files, or a TFDS name."""
+def find_source(name: str, directory: str | None = None) -> Source:
+    """The source that a person means: `shapes`, `imagenet`, `lsun/bedroom`, a folder, TFRecord files, or a TFDS name.
+
+    Args:
+        directory: where the dataset lies; None for the usual places.
+    """
+    if name == "imagenet":
+        return ImageNet(directory)
+    if name.startswith("lsun/"):
+        try:
+            return LSUN(name.removeprefix("lsun/"), directory)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    if directory is not None:
+        return TFDS(name, directory=directory)
     if name == "shapes":
         return Shapes()
     if "{split}" in name:
@@ -52,6 +67,10 @@ def describe(source: Source, split: str | None, size: int | None) -> int:
         raise UserError(message)
     names = source.class_names
     say(f"{source.name}: {len(names)} classes" if names else f"{source.name}: unlabelled")
+    if names:
+        say(f"class order: {names[0]} to {names[-1]}, SHA-256 {class_order(names)}")
+    for line in source.notes():
+        say(line)
     say("splits: " + ", ".join(f"{name} ({source.count(name):,})" for name in source.splits()))
     return sum(_describe_split(source, name, size) for name in ([split] if split else source.splits()))
 

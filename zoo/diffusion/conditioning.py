@@ -1,11 +1,12 @@
 """What a denoiser is conditioned on, and how low-resolution images are augmented (CDM, section 3)."""
 
 import abc
+import math
 from typing import Any
 
 from keras import ops
 
-from zoo.diffusion.process import DiscreteProcess
+from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
 
 Draws = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -45,7 +46,9 @@ class Augmentation(abc.ABC):
 
     @abc.abstractmethod
     def augment(self, images: Any, random: dict[str, Any]) -> dict[str, Any]:
-        """Training: network inputs `low_resolution` and, where the level is told, `low_resolution_time`."""
+        """Training: network inputs `low_resolution` and, where the level is told, that as `low_resolution_time` or
+        `low_resolution_logsnr`.
+        """
 
     @abc.abstractmethod
     def apply(self, images: Any, random: dict[str, Any]) -> dict[str, Any]:
@@ -56,11 +59,19 @@ class GaussianNoise(Augmentation):
     """Corrupts the low-resolution image to z_s of its own process, and tells the network s (CDM, algorithms 1, 2).
 
     s is drawn from U{smallest .. largest}; s = 0 is the clean image, which algorithm 1 never draws: it is
-    trained with probability `clean`. `s` is the level at sampling (non-truncated augmentation, section 3.3).
+    trained with probability `clean`. `s` is the level at sampling.
+
+    Of a `ContinuousNoiseProcess` the level is drawn between two neighbouring steps, s - 1 and s, and the network is
+    told its log SNR; then `s` at sampling may be a fraction, and s = 0 is the end of the levels that are trained.
     """
 
     def __init__(
-        self, process: DiscreteProcess, s: int, smallest: int = 1, largest: int | None = None, clean: float = 0.0
+        self,
+        process: DiscreteProcess,
+        s: float,
+        smallest: int = 1,
+        largest: int | None = None,
+        clean: float = 0.0,
     ) -> None:
         largest = process.steps if largest is None else largest
         if not 1 <= smallest <= largest <= process.steps:
@@ -70,31 +81,45 @@ class GaussianNoise(Augmentation):
             )
         if not 0 <= s <= process.steps:
             raise ValueError(f"s must be in 0 .. {process.steps}, got {s}")
+        if s != int(s) and not isinstance(process, ContinuousNoiseProcess):
+            raise ValueError(f"s must be a whole number, for the network is told steps of a DiscreteProcess, got {s}")
         if not 0 <= clean <= 1:
             raise ValueError(f"clean must be a probability, got {clean}")
         self.process, self.s, self.smallest, self.largest, self.clean = process, s, smallest, largest, clean
 
     def randomness(self, shape: tuple[int, ...]) -> Draws:
-        return {"augmentation_noise": ("normal", shape), "augmentation_level": ("uniform", (shape[0], 2))}
+        uniform = (shape[0], 3 if isinstance(self.process, ContinuousNoiseProcess) else 2)
+        return {"augmentation_noise": ("normal", shape), "augmentation_level": ("uniform", uniform)}
 
     def augment(self, images: Any, random: dict[str, Any]) -> dict[str, Any]:
         uniform = random["augmentation_level"]
         count = self.largest - self.smallest + 1
         s = self.smallest + ops.minimum(ops.cast(ops.floor(uniform[:, 0] * count), "int32"), count - 1)
-        return self.at(images, ops.where(uniform[:, 1] < self.clean, 0, s), random["augmentation_noise"])
+        # The last column: where between s - 1 and s, of a process that has levels there.
+        return self._at(images, s, uniform[:, -1], uniform[:, 1] < self.clean, random["augmentation_noise"])
 
     def apply(self, images: Any, random: dict[str, Any]) -> dict[str, Any]:
-        s = ops.full((images.shape[0],), self.s, dtype="int32")
-        return self.at(images, s, random["augmentation_noise"])
+        return self._at(images, *self._chosen(images), random["augmentation_noise"])
 
-    def at(self, images: Any, s: Any, noise: Any) -> dict[str, Any]:
+    def tell(self, z: Any) -> dict[str, Any]:
+        """Sampling: the inputs for images z [B, h, w, C] that are z_s already (truncated augmentation)."""
+        return {**self._at(z, *self._chosen(z), ops.zeros_like(z)), "low_resolution": z}
+
+    def _chosen(self, images: Any) -> tuple[Any, Any, Any]:
+        """The level at sampling for a batch: step, part of the way to the step before, and whether it is s = 0."""
+        count = images.shape[0]
+        whole = max(1, math.ceil(self.s))
+        part = ops.full((count,), whole - self.s, dtype="float32")
+        return ops.full((count,), whole, dtype="int32"), part, ops.full((count,), self.s == 0, dtype="bool")
+
+    def _at(self, images: Any, s: Any, part: Any, clean: Any, noise: Any) -> dict[str, Any]:
         """z_s of `images` [B, h, w, C] at levels s int [B]; z_s has used s steps, index s - 1 of the tables."""
-        index = ops.maximum(s - 1, 0)
-        level = self.process.level(index)
-        noisy = self.process.corrupt(images, noise, level)
-        clean = ops.reshape(s == 0, (-1, 1, 1, 1))
-        time = ops.where(s == 0, 0.0, self.process.model_time(index) + self._unit())
-        return {"low_resolution": ops.where(clean, images, noisy), "low_resolution_time": time}
+        level = self.process.between(ops.where(clean, 0, s - 1), ops.where(clean, 1.0, part))
+        noisy = ops.where(ops.reshape(clean, (-1, 1, 1, 1)), images, self.process.corrupt(images, noise, level))
+        told = dict(level.inputs)
+        if "time" in told:  # s counts from 1, and 0 is the clean image
+            told["time"] = ops.where(clean, 0.0, told["time"] + self._unit())
+        return {"low_resolution": noisy} | {f"low_resolution_{name}": value for name, value in told.items()}
 
     def _unit(self) -> float:
         """One step in the network's time, so that s = 0 and s = 1 differ."""
@@ -152,20 +177,66 @@ class EightBit(Rounding):
         return ops.round((ops.clip(images, -1.0, 1.0) + 1) * 127.5) / 127.5 - 1
 
 
-class LowResolution(Conditioning):
-    """The image of the stage before, at its own size, augmented in training (CDM, section 3)."""
+class Origin(abc.ABC):
+    """Contract of the family: where the low-resolution images of a sample set come from (zoo/origins.py)."""
 
-    def __init__(self, augmentation: Augmentation | None = None, rounding: Rounding | None = None) -> None:
-        self.augmentation, self.rounding = augmentation, rounding
+    chained: bool = True
+    """Whether they are those of the stage before."""
+    truncated: bool = False
+    """Whether they are z_s, as the reverse process of the stage before leaves them at step s, instead of images."""
+
+    @abc.abstractmethod
+    def read(self, indices: Any, pairs: Any, before: Any, shard: int, s: float) -> dict[str, Any]:
+        """`low_resolution` [n, h, w, C] or, where truncated, `z_s`, and `label` [n] of images that have labels.
+
+        Args:
+            indices: int [n], consecutive: numbers of the images.
+            pairs: the data of the stage.
+            before: the sample folder of the stage before, None of a first stage.
+            shard: images a file there.
+            s: the level of the augmentation at sampling.
+        """
+
+    def identity(self, pairs: Any) -> dict[str, Any]:
+        """What the images depend on besides what the component was made with."""
+        return {}
+
+
+class LowResolution(Conditioning):
+    """The image of the stage before, at its own size, augmented in training (CDM, section 3).
+
+    Args:
+        augmentation: None trains on clean images.
+        rounding: of z_0 between two stages; None takes it as it is.
+        origin: of the images at sampling; None takes z_0 of the stage before, which is then augmented at the level
+            chosen for sampling (non-truncated conditioning augmentation, section 3.3).
+    """
+
+    def __init__(
+        self, augmentation: Augmentation | None = None, rounding: Rounding | None = None, origin: Origin | None = None
+    ) -> None:
+        self.augmentation, self.rounding, self.origin = augmentation, rounding, origin
+
+    @property
+    def level(self) -> str:
+        """The network input that tells the level of the augmentation."""
+        process = getattr(self.augmentation, "process", None)
+        return "low_resolution_logsnr" if isinstance(process, ContinuousNoiseProcess) else "low_resolution_time"
 
     def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        return {} if self.augmentation is None else self.augmentation.randomness(shapes["low_resolution"])
+        if self.augmentation is None or "low_resolution" not in shapes:
+            return {}
+        return self.augmentation.randomness(shapes["low_resolution"])
 
     def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
         images = batch["low_resolution"]
         return {"low_resolution": images} if self.augmentation is None else self.augmentation.augment(images, random)
 
     def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+        if "z_s" in batch:
+            if not isinstance(self.augmentation, GaussianNoise):
+                raise ValueError("truncated samples are levels of GaussianNoise, which this stage is not trained with")
+            return self.augmentation.tell(batch["z_s"])
         images = batch["low_resolution"]
         if self.rounding is not None:
             images = self.rounding(images)

@@ -68,6 +68,22 @@ class DiscreteProcess:
         values = ops.take(ops.convert_to_tensor(table.astype(dtype)), index, axis=0)
         return ops.reshape(values, (-1, 1, 1, 1))
 
+    def index_after(self, signal: float) -> int | None:
+        """The step that takes on z which keeps `signal` = abar of the image; None where no step begins there."""
+        found = np.flatnonzero(np.isclose(self.alphas_cumprod, signal, rtol=1e-9, atol=0))
+        return int(found[0]) if len(found) else None
+
+    def signal(self, s: int) -> float:
+        """abar of z_s, which s steps of this process have made noisier: 1 for s = 0."""
+        return float(np.append(1.0, self.alphas_cumprod)[s])
+
+    def nearest(self, trained: "DiscreteProcess", s: int) -> str:
+        """The levels s of the trained process beside `s` at which a step of this process begins, for a message."""
+        cumprod = trained.alphas_cumprod
+        met = [level + 1 for level in range(trained.steps) if self.index_after(float(cumprod[level])) is not None]
+        beside = [*[level for level in met if level < s][-1:], *[level for level in met if level > s][:1]]
+        return " or ".join(map(str, beside)) or "none of them is a step of the trained process"
+
     def model_time(self, index: Any, dtype: str = "float32") -> Any:
         """[B]: the step as the network receives it."""
         table = self.timestep_map.astype("float64")
@@ -84,6 +100,10 @@ class DiscreteProcess:
     def draw(self, uniform: Any) -> Level:
         """A training level from `uniform` [B, 2] in [0, 1): t ~ U{0 .. T - 1}, from the first column."""
         return self.level(self._draw_index(uniform))
+
+    def between(self, index: Any, part: Any) -> Level:
+        """The level at step `index` int [B]: of a process whose network knows steps alone, whatever `part` [B] says."""
+        return self.level(index)
 
     def _draw_index(self, uniform: Any) -> Any:
         index = ops.cast(ops.floor(uniform[:, 0] * self.steps), "int32")
@@ -113,10 +133,13 @@ class ContinuousNoiseProcess(DiscreteProcess):
         return level._replace(inputs={"logsnr": ops.take(ops.convert_to_tensor(logsnr.astype(dtype)), index, axis=0)})
 
     def draw(self, uniform: Any) -> Level:
-        index = self._draw_index(uniform)
+        return self.between(self._draw_index(uniform), uniform[:, 1])
+
+    def between(self, index: Any, part: Any) -> Level:
+        """The level `part` [B] of the way, in sqrt(abar), from step `index` int [B] to the one before it."""
         lower = self.gather(np.sqrt(self.alphas_cumprod), index)
         upper = self.gather(np.sqrt(self.alphas_cumprod_previous), index)
-        alpha = lower + (upper - lower) * ops.reshape(uniform[:, 1], (-1, 1, 1, 1))
+        alpha = lower + (upper - lower) * ops.reshape(part, (-1, 1, 1, 1))
         variance = ops.maximum(1 - alpha * alpha, 1e-8)  # alpha can round to 1 beside the clean image
         logsnr = ops.reshape(2 * ops.log(alpha) - ops.log(variance), (-1,))
         return Level(index, alpha, ops.sqrt(variance), {"logsnr": logsnr})

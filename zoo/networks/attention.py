@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from zoo.networks.layers import GroupNormalisation, dense
+from zoo.networks.residual_sums import ResidualSum
 
 
 class Heads(abc.ABC):
@@ -76,14 +77,31 @@ class HeadsLast(AttentionOrder):
         return tuple(ops.unstack(parts, 3))
 
 
+def attend(queries: Any, keys: Any, values: Any) -> Any:
+    """Softmax attention: queries [B, heads, T, D], keys and values [B, heads, S, D] -> [B, heads, T, D]."""
+    # each side is scaled by the fourth root, which is kinder to half precision
+    scale = queries.shape[-1] ** -0.25
+    scores = ops.matmul(queries * scale, ops.transpose(keys * scale, (0, 1, 3, 2)))  # [B, heads, T, S]
+    if ops.dtype(scores) in ("float16", "bfloat16"):
+        weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), values.dtype)
+    else:
+        weights = ops.softmax(scores)
+    return ops.matmul(weights, values)
+
+
 class AttentionBlock(keras.layers.Layer):
     """Self-attention over all pixels with a zero-initialised output, added to its input."""
 
     def __init__(
-        self, heads: int, order: AttentionOrder, normalisation: GroupNormalisation, name: str | None = None
+        self,
+        heads: int,
+        order: AttentionOrder,
+        normalisation: GroupNormalisation,
+        residual_sum: ResidualSum | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.heads, self.order = heads, order
+        self.heads, self.order, self.residual_sum = heads, order, residual_sum
         self.norm = normalisation.make("norm")
 
     def build(self, shape: tuple[int | None, ...], *_: Any) -> None:
@@ -94,17 +112,10 @@ class AttentionBlock(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         _, height, width, channels = x.shape
         tokens = ops.reshape(self.norm(x), (-1, height * width, channels))
-        queries, keys, values = self.order.split(self.projection_in(tokens), self.heads)
-        # each side is scaled by the fourth root, which is kinder to half precision
-        scale = (channels // self.heads) ** -0.25
-        scores = ops.matmul(queries * scale, ops.transpose(keys * scale, (0, 1, 3, 2)))  # [B, heads, T, T]
-        if ops.dtype(scores) in ("float16", "bfloat16"):
-            weights = ops.cast(ops.softmax(ops.cast(scores, "float32")), values.dtype)
-        else:
-            weights = ops.softmax(scores)
-        mixed = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
+        mixed = ops.transpose(attend(*self.order.split(self.projection_in(tokens), self.heads)), (0, 2, 1, 3))
         mixed = self.projection_out(ops.reshape(mixed, (-1, height * width, channels)))
-        return x + ops.reshape(mixed, (-1, height, width, channels))
+        branch = ops.reshape(mixed, (-1, height, width, channels))
+        return x + branch if self.residual_sum is None else self.residual_sum(x, branch)
 
 
 class SelfAttention:
@@ -115,6 +126,13 @@ class SelfAttention:
             raise ValueError(f"resolutions must be sizes of feature maps in pixels, got {resolutions}")
         self.resolutions, self.heads, self.order = tuple(resolutions), heads, order
 
-    def make(self, channels: int, normalisation: GroupNormalisation, decoder: bool, name: str) -> AttentionBlock:
+    def make(
+        self,
+        channels: int,
+        normalisation: GroupNormalisation,
+        decoder: bool,
+        name: str,
+        residual_sum: ResidualSum | None = None,
+    ) -> AttentionBlock:
         """A new layer for a feature map of `channels`."""
-        return AttentionBlock(self.heads.heads(channels, decoder), self.order, normalisation, name=name)
+        return AttentionBlock(self.heads.heads(channels, decoder), self.order, normalisation, residual_sum, name)

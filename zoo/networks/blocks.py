@@ -9,6 +9,7 @@ from keras import ops
 
 from zoo.networks.embeddings import KeyedSeeds, dropout
 from zoo.networks.layers import GroupNorm, GroupNormalisation, SiLU, convolution, dense, full_precision
+from zoo.networks.residual_sums import ResidualSum
 
 
 class Modulation(abc.ABC):
@@ -45,6 +46,7 @@ class ResidualBlock(keras.layers.Layer):
     Args:
         channels: of the output; a 1x1 map joins the shortcut where the input has others.
         resample: `halve` or `enlarge2`, done after the first SiLU and on the shortcut.
+        residual_sum: how the shortcut and the rest are joined; None adds them.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class ResidualBlock(keras.layers.Layer):
         normalisation: GroupNormalisation,
         modulation: Modulation,
         resample: Callable[[Any], Any] | None = None,
+        residual_sum: ResidualSum | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, autocast=False)  # the embedding stays as precise as it comes
         self.channels, self.rate, self.modulation, self.resample = channels, dropout, modulation, resample
+        self.residual_sum = residual_sum
         self.norm_in = normalisation.make("norm_in", SiLU())
         self.convolution_in = convolution(channels, name="convolution_in")
         self.projection = dense(modulation.factor * channels, name="projection", dtype=full_precision())
@@ -77,4 +81,5 @@ class ResidualBlock(keras.layers.Layer):
         h = self.convolution_in(h)
         h = self.modulation(self.norm_out, h, self.projection(embedding))
         h = self.convolution_out(dropout(h, self.rate, seeds))
-        return h + (x if self.shortcut is None else self.shortcut(x))
+        x = x if self.shortcut is None else self.shortcut(x)
+        return h + x if self.residual_sum is None else self.residual_sum(x, h)

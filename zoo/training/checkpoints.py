@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -162,11 +162,18 @@ class Checkpoints:
             raise UserError(
                 f"the checkpoint {folder} does not fit this recipe's network: {str(error).splitlines()[0]}"
             ) from error
-        return str(json.loads((folder / "manifest.json").read_text())["hash"])
+        return self.digest(step)
 
     def groups(self, step: int) -> list[str]:
         """The groups that a whole checkpoint has."""
-        return list(json.loads((self.directory / f"{step:08d}" / "manifest.json").read_text())["groups"])
+        return list(self._manifest(step)["groups"])
+
+    def digest(self, step: int) -> str:
+        """The hash of a whole checkpoint, as `restore` returns it."""
+        return str(self._manifest(step)["hash"])
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        return dict(json.loads((self.directory / f"{step:08d}" / "manifest.json").read_text()))
 
     def choose(self, which: str) -> int:
         """The step that `which` names: "last", "best" or a number."""

@@ -14,3 +14,15 @@ def recompute(function: Callable[..., Any], *tensors: Any) -> Any:
     its randomness keyed, and no state changed.
     """
     return tf.recompute_grad(function)(*tensors)
+
+
+def input_gradient(function: Callable[[Any], Any], x: Any) -> Any:
+    """d function(x) / d x for a function with one number as its value; of the shape of x.
+
+    For `guidance.class_gradient`.
+    """
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x)

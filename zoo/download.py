@@ -1,4 +1,4 @@
-"""One file from the network: resumable, checked, and whole or not there."""
+"""One file from the network: resumable, checked, and whole or not there; and the folder of such files."""
 
 import contextlib
 import fcntl
@@ -20,6 +20,19 @@ MEGABYTE = 10**6
 TIMEOUT = 30.0  # seconds without a byte
 SPARE = 1 << 28  # bytes that a download leaves free on the disk
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+def asset_folder() -> Path:
+    """$ZOO_ASSETS, or the user's cache folder as the XDG base directories name it."""
+    given = os.environ.get("ZOO_ASSETS")
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion-zoo" / "assets"
+
+
+def is_offline() -> bool:
+    """Whether ZOO_OFFLINE forbids the network; `--offline` of the commands sets it."""
+    return os.environ.get("ZOO_OFFLINE", "0") not in ("", "0")
 
 
 def part_of(path: Path) -> Path:

@@ -1,0 +1,117 @@
+"""Published weights as a run directory that is sampled like a trained one, and weights of a run taken out again."""
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import tensorflow as tf
+
+from zoo.console import UserError
+from zoo.convert import adm, state_dicts
+from zoo.convert.state_dicts import Part, StateDict
+from zoo.recipe import Recipe
+from zoo.training.checkpoints import Checkpoints, write_text
+from zoo.training.step import average_name, trained_variables
+from zoo.training.trainer import restore_network
+
+if TYPE_CHECKING:
+    from zoo.pipeline import Stage
+
+AVERAGE, RAW = "ema", "raw"
+
+
+class Weights(NamedTuple):
+    """A state dict and the file that it came from."""
+
+    state: StateDict
+    file: Path
+
+
+def write_run(
+    folder: Path, recipe: Recipe, origin: Path | None, step: int, groups: Mapping[str, Weights]
+) -> list[Part]:
+    """Writes a run whose one stage has published weights.
+
+    Args:
+        folder: is made; nothing is left there where anything fails.
+        recipe: of one stage.
+        origin: the file that it is remembered by; None for the copy in the folder.
+        step: optimizer steps that the weights were trained for.
+        groups: "ema" and, where they are there, "raw".
+
+    Returns:
+        What became of each tensor of each group.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out must be a folder that is not there yet or empty, got {folder}")
+    pipeline = recipe.build()
+    if len(pipeline.stages) != 1:
+        listed = ", ".join(stage.name for stage in pipeline.stages)
+        raise UserError(f"the recipe must have one stage, that of the weights; {recipe.path} has {listed}")
+    stage = pipeline.stages[0]
+    network = stage.build_network(pipeline.seed)
+    tensors, (names, variables) = list(adm.tensors(network)), trained_variables(network)
+    parts: list[Part] = []
+    stored: dict[str, dict[str, tf.Variable]] = {}
+    for number, (group, weights) in enumerate(groups.items(), start=1):
+        state_dicts.assign(tensors, weights.state)
+        parts += state_dicts.parity(tensors, weights.state)
+        last = number == len(groups)
+        values = variables if last else [tf.Variable(variable, trainable=False) for variable in variables]
+        stored[group] = dict(zip(names, values, strict=True))
+    if RAW in stored and AVERAGE not in stored:  # Training.ema is 0 then: the average is the weights themselves
+        stored[AVERAGE] = stored[RAW]
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        Checkpoints(partial / "stages" / stage.name / "checkpoints").save(step, stored)
+        recipe.freeze(partial)
+        write_text(partial / "parity.txt", "\n".join(state_dicts.report(parts)) + "\n")
+        write_text(partial / "run.json", json.dumps(_account(origin or folder / "recipe.gin", groups), indent=1))
+        if folder.exists():
+            folder.rmdir()
+        os.rename(partial, folder)
+    except OSError as error:
+        raise UserError(f"{folder} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return parts
+
+
+def _account(origin: Path, groups: Mapping[str, Weights]) -> dict[str, Any]:
+    """run.json: where the weights came from."""
+    files = {}
+    for group, weights in groups.items():
+        with weights.file.open("rb") as file:
+            files[group] = {"file": weights.file.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"invocations": [], "recipe": str(origin), "converted": {"date": date, "weights": files}}
+
+
+def read_run(stage: "Stage", workdir: Path, which: str, seed: int, raw: bool, decay: float | None) -> tuple[Any, int]:
+    """The network of a stage of a run with its averaged or raw weights, and its step.
+
+    Args:
+        which: "last", "best" or a step.
+        raw: the weights themselves instead of their average.
+        decay: of the average; None takes the first of Training.ema.
+    """
+    folder = workdir / "stages" / stage.name
+    if not raw:
+        network, _, step = restore_network(stage, folder, which, seed, decay)
+        return network, step
+    checkpoints = Checkpoints(folder / "checkpoints")
+    step = checkpoints.choose(which)
+    if RAW not in checkpoints.groups(step):
+        averages = average_name(stage.training.decays, 0)
+        raise UserError(f"the checkpoint of step {step} has no raw weights, only averaged ones ({averages})")
+    network = stage.build_network(seed)
+    names, variables = trained_variables(network)
+    checkpoints.restore(step, {RAW: dict(zip(names, variables, strict=True))})
+    return network, step
