@@ -372,12 +372,15 @@ def test_training_on_the_machines_of_the_paper():
     found = describe.describe(pipeline(stage()), device(1000), hardware={"base": "4 tpu-v3", "other": "2 tpu-v4"})
     paper, there = found["stages"][0]["paper"], devices.find("tpu-v3")
     assert (paper["device"], paper["replicas"], paper["fits"]) == ("tpu-v3", 4, True)
-    alone = describe.describe(pipeline(stage()), there, 4)["stages"][0]
+    one = stage()
+    one.training.micro_batches = 1
+    alone = describe.describe(pipeline(one), there, 4)["stages"][0]
     assert paper["training_seconds"] == pytest.approx(alone["training_seconds"])
     text = describe.render(found)
     assert "4 x TPU v3 core" in text
     assert max(map(len, text.splitlines())) <= 80
-    assert describe.describe(pipeline(stage()), device(1000))["stages"][0]["paper"] is None
+    for hardware in ({}, {"base": "48 tpu-v3"}):  # none, or among which this batch of 64 does not divide
+        assert describe.describe(pipeline(stage()), device(1000), hardware=hardware)["stages"][0]["paper"] is None
 
 
 def test_a_batch_is_divided_among_devices():

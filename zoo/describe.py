@@ -159,11 +159,11 @@ class _Forecast:
         }
 
     def on(self, hardware: str | None) -> dict[str, Any] | None:
-        """What the training takes on other machines, "256 tpu-v3"; None where the paper names none."""
-        if hardware is None:
+        """What training takes on "256 tpu-v3"; None where there are none, or the batch does not divide among them."""
+        count, _, name = (hardware or "0").partition(" ")
+        if int(count) == 0 or self.stage.training.batch % int(count):
             return None
-        count, _, name = hardware.partition(" ")
-        device, switches = find(name), budget.switches_of(self.stage, int(count))
+        device, switches = find(name), replace(self.switches, replicas=int(count), micro_batches=1)
         seconds = budget.step_seconds(self.work, switches, device)
         return {
             "device": device.name,
