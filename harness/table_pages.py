@@ -114,7 +114,8 @@ class Tables:
         for spec in paper.figures:
             if spec["table"] == table.id and spec["id"] in self.figures:
                 lines += ["", f"![{spec['title']}](figures/{spec['id']}.svg)"]
-        below = [*self.budgets(table), *_stale(grid.results), *_awaited(paper, table), *_notes(table)]
+        finding = [" ".join(table.content["finding"].split())] if table.content.get("finding") and grid.results else []
+        below = [*finding, *self.budgets(table), *_stale(grid.results), *_awaited(paper, table), *_notes(table)]
         return [*lines, *([""] if below else []), *(f"- {text}" for text in below), ""]
 
     def grid(self, table: Table) -> "Grid":

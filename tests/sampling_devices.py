@@ -102,7 +102,7 @@ def sample(folder: Path, part: tuple[int, int] = (1, 1), names: tuple[str, ...] 
     for stage in pipeline.stages[: len(names)]:
         place = folder / stage.name
         identity = {"stage": stage.name}
-        sample_stage(stage, network_of(stage), pipeline.samples, place, identity, 0, before, False, part)
+        sample_stage(stage, network_of(stage), pipeline.samples, place, identity, 0, before, (), part)
         before = place
 
 

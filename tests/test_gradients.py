@@ -57,6 +57,7 @@ def test_gradients_do_not_change(
     assert distance(expected, found) < tolerance
 
 
+@pytest.mark.slow
 def test_gradients_do_not_change_on_two_devices(tmp_path: Path):
     here = Path(__file__).parent
     path = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
@@ -70,6 +71,7 @@ def test_gradients_do_not_change_on_two_devices(tmp_path: Path):
     assert figures["distance"] < 1e-6
 
 
+@pytest.mark.slow
 def test_insides_are_forgotten(tmp_path: Path):
     """TensorFlow looks for what it need not compute twice: merged, the insides would be kept all the same."""
     root = Path(__file__).parent.parent

@@ -167,6 +167,7 @@ def benchmark(backend: str, out: Path, *flags: str) -> dict[str, Any]:
     return json.loads(out.read_text())["figures"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_the_same_network_on_both_backends(tmp_path: Path):
     ours = benchmark("tensorflow", tmp_path / "ours.json")
     theirs = benchmark("jax", tmp_path / "theirs.json", "--precision", "bfloat16", "--recompute")

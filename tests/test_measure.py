@@ -30,6 +30,7 @@ def test_a_stage_is_measured(name: str):
     assert (stage.training.batch, stage.training.micro_batches) == (batch, micro_batches)
 
 
+@pytest.mark.slow
 def test_stages_without_a_plan_are_left_out(capsys: pytest.CaptureFixture[str]):
     found = measure.measure(tiny_cascade(), ONE, {"base": (2, 1)}, limit=0.1)
     assert list(found) == ["base"]

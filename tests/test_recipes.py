@@ -18,10 +18,10 @@ def test_every_recipe_file_is_in_the_catalogue() -> None:
 @pytest.mark.parametrize("name", CATALOGUE.recipes)
 def test_parameter_counts_are_those_of_the_catalogue(name: str) -> None:
     asked = recipe.load(str(CATALOGUE.root / CATALOGUE.recipes[name].file), [])
-    trained = {stage.name: stage.training for stage in asked.stages()}
+    shapes = {stage.name: stage.network for stage in asked.stages()}
     counted = {}
     for stage in asked.build().stages:
-        if trained[stage.name] not in COUNTED:
-            COUNTED[trained[stage.name]] = symbolic.build(stage).parameters
-        counted[stage.name] = COUNTED[trained[stage.name]]
+        if shapes[stage.name] not in COUNTED:
+            COUNTED[shapes[stage.name]] = symbolic.build(stage).parameters
+        counted[stage.name] = COUNTED[shapes[stage.name]]
     assert counted == CATALOGUE.recipes[name].parameters

@@ -57,6 +57,7 @@ def images(path: Path) -> np.ndarray:
         return arrays["arr_0"].astype(int)
 
 
+@pytest.mark.slow
 def test_killed_at_every_part_of_a_run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory):
     finished, workdir = tiny.finished_run(tmp_path_factory.getbasetemp()), tmp_path / "run"
     folder, samples, cache = workdir / "stages/base/checkpoints", workdir / "samples", workdir / "cache"

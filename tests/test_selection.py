@@ -56,6 +56,7 @@ def test_the_best_is_kept_and_chosen(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not np.array_equal(scores.seen[0][0], scores.seen[1][0])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_score_is_scored(tmp_path: Path):
     trainer_of(tmp_path, GivenScores(3.0, 1.0, 2.0)).run()
     (tmp_path / "selection.csv").write_text("step,value\n8,3.0\n16,1.0\n32,0.1\n")  # 32 is of a run that went back

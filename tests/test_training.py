@@ -156,6 +156,7 @@ def losses_of(folder: Path, *bindings: str) -> tuple[Trainer, np.ndarray]:
     return trainer, np.array([float(row["loss"]) for row in rows(folder / "metrics.csv")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BFloat16", "Float16"])
 def test_half_precision_follows_single(tmp_path: Path, name: str):
     """The same losses within a few per cent; weights, averages and slots stay float32."""

@@ -247,13 +247,13 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
     """Builds a recipe without weights; "base 1.2M, sr 0.9M".
 
     Args:
-        known: parameters of the networks that were built before, by what their weights depend on. Many recipes share
-            stages, and a large network takes seconds; what is new in this recipe joins.
+        known: parameters of the networks that were built before, by what their shapes depend on. Many recipes share
+            networks, and a large one takes seconds; what is new in this recipe joins.
     """
     pipeline = recipe.build()
     from zoo import recipe_building, symbolic
 
-    trained = {stage.name: stage.training for stage in recipe.stages()}
+    shapes = {stage.name: stage.network for stage in recipe.stages()}
     counts = []
     for stage in pipeline.stages:
         part = "images"
@@ -261,9 +261,9 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
             stage.images.check()
             part = "network"
             stage.check_classes()
-            if trained[stage.name] not in known:
-                known[trained[stage.name]] = symbolic.build(stage).parameters
-            counts.append(f"{stage.name} {short_count(known[trained[stage.name]])}")
+            if shapes[stage.name] not in known:
+                known[shapes[stage.name]] = symbolic.build(stage).parameters
+            counts.append(f"{stage.name} {short_count(known[shapes[stage.name]])}")
         except (UserError, ValueError, TypeError) as error:
             instances = recipe.instances
             place = recipe_building.explain_stage(error, stage.name, part, recipe.source, instances)

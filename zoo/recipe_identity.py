@@ -27,6 +27,7 @@ class StageOutline:
         training: what its trained weights depend on besides the seed, as a hash: two recipes in which it is equal
             train the same stage.
         sampling: what its samples depend on besides the seed and the stages before, as a hash.
+        network: what the shapes of its network and of all that enters it depend on, as a hash.
         steps: optimizer steps; None where the text does not say.
         batch: global batch.
     """
@@ -34,6 +35,7 @@ class StageOutline:
     name: str
     training: str
     sampling: str
+    network: str
     steps: int | None
     batch: int | None
 
@@ -108,9 +110,21 @@ class Resolution:
             str(self.literal(key, "name")),
             digest(self.text([key], self.is_not_trained)),
             digest(self.text([key, *samples])),
+            digest(self._shapes(key)),
             steps,
             batch,
         )
+
+    def _shapes(self, key: Key) -> str:
+        """The network and the classes and numbers that decide on the shapes of what it is called with and returns."""
+        images, objective = self._referred(key, "images"), self._referred(key, "objective")
+        sizes = [self.literal(one, name) for one in images for name in ("size", "low_resolution", "channels")]
+        parts = [part for one in objective for name in ("process", "variance") for part in self._referred(one, name)]
+        told = self._referred(key, "conditioning")
+        levels = [part for one in told for part in self._referred(one, "augmentation")]
+        levels += [part for one in levels for part in self._referred(one, "process")]
+        names = [component for component, _ in [*parts, *told, *levels]]
+        return f"{self.text(self._referred(key, 'network'))}{sizes} {names}"
 
     def _referred(self, key: Key, parameter: str) -> list[Key]:
         """The components that a parameter refers to."""
