@@ -57,6 +57,16 @@ class Evaluation:
         samples = open_images(samples_dir)
         return self.compare(real_images(images, self.reference_split), samples, Cache(cache), provenance)
 
+    def check_features(self, images: "Images") -> None:
+        """Fails where the feature network cannot be had for the data of a stage (its weights are missing); cheap.
+
+        Raises:
+            UserError: what is missing and what to do.
+        """
+        from harness.splits import real_images
+
+        self.features.check(real_images(images, self.reference_split))
+
     def check(self, real: RealImages, samples: ImageSet) -> None:
         """Fails where the sets do not fit each other or do not suffice for a metric; cheap."""
         likeness.check_sizes(real.reference, samples)

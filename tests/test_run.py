@@ -176,6 +176,15 @@ def test_mistakes_before_anything_is_built(call, flags: list[str], message: str)
         (["--do", "evaluate"], "samples"),
         (["--do", "evaluate", "--shard", "1/2"], "--shard is for a sample set"),
         (["--gin_bindings", "sr/Training.micro_batches = 3"], "batch = 8 does not divide into 3 micro-batches"),
+        (
+            [
+                "--gin_bindings",
+                "Evaluation.features = @Inception()",
+                "--gin_bindings",
+                "Inception.weights = '/no/w.pb'",
+            ],
+            "weights of the Inception network are not at /no/w.pb",
+        ),
         (["--gin_bindings", "Training.ema = 2.0"], r"ema must be in \[0, 1\), .* got 2.0"),
     ],
 )

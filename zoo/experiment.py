@@ -98,8 +98,13 @@ class Experiment:
 
     # ---- training
 
-    def train(self, stages: list[Stage]) -> None:
-        """Trains stages one after the other; each goes on where its last checkpoint ends."""
+    def train(self, stages: list[Stage], scored: bool = False) -> None:
+        """Trains stages one after the other; each goes on where its last checkpoint ends.
+
+        Args:
+            stages: of the pipeline.
+            scored: whether samples will be scored next: then what scoring needs must be there before days of training.
+        """
         for stage in stages:  # all of them before the first is trained
             training = stage.training
             check_batch(stage.name, training.batch, self.strategy.num_replicas_in_sync, training.micro_batches)
@@ -110,6 +115,8 @@ class Experiment:
                 stage.check_classes()
             except ValueError as error:
                 raise UserError(str(error)) from error
+        if scored and self.pipeline.evaluation is not None and self.is_chief:
+            self.pipeline.evaluation.check_features(self.pipeline.stages[-1].images)
         for stage in stages:
             self._train(stage)
 

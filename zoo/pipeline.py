@@ -30,6 +30,9 @@ class Evaluation(Protocol):
     def evaluate(self, samples_dir: Path, images: Images, cache: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """See harness.evaluation.Evaluation."""
 
+    def check_features(self, images: Images) -> None:
+        """Fails where the feature network cannot be had for these images."""
+
 
 class Stage(Method):
     """One model of a cascade: network, diffusion, data, optimizer and sampler.

@@ -201,7 +201,7 @@ def _run(experiment: "Experiment") -> int:
         raise UserError("--shard is for independent processes: workers of one strategy divide the samples themselves")
     experiment.record()
     if FLAGS.do in ("all", "train"):
-        experiment.train(stages)
+        experiment.train(stages, scored=FLAGS.do == "all" and FLAGS.stage is None)
     if FLAGS.do in ("all", "sample"):
         experiment.sample_set(stages, FLAGS.checkpoint, part, FLAGS.ema)
     if FLAGS.do in ("all", "evaluate") and FLAGS.stage is None and experiment.is_chief:
