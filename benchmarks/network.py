@@ -268,7 +268,7 @@ def sampling(backend: Backend, stage: StageParts, network: keras.Model, batch: i
         random = backend.draw(index, {"noise": ("normal", z.shape), **stage.conditioning_draws(shapes)})
         inputs = stage.sampling_inputs(given, random) | level.inputs | {"image": z}
         output, _ = network.stateless_call(values, [], inputs)
-        prediction = stage.objective.predict(ops.cast(output, z.dtype), z, level, process, stage.sampler.clipping)
+        prediction = stage.sampler.predict(stage.objective, ops.cast(output, z.dtype), z, level, process)
         z = stage.sampler.step(prediction, z, steps, random["noise"], process)
         return z, ops.sum(z)
 

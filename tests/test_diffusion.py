@@ -16,12 +16,16 @@ from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
 from zoo.diffusion.respacing import retained_steps
 from zoo.diffusion.samplers import AncestralSampler, DDIMSampler, StaticClipping, noise_of
 from zoo.diffusion.schedules import CosineSchedule, LinearSchedule
+from zoo.diffusion.temperatures import EpsilonTemperature, NoiseTemperature, Temperature
 
 STEPS = 40
 SHAPE = (3, 4, 5, 2)  # height and width differ, so that a transposition shows
 
 # A component that cannot be made without arguments is made by its family's entry here.
-MAKE: dict[str, Callable[[type], Any]] = {"processes": lambda cls: cls(CosineSchedule(), STEPS)}
+MAKE: dict[str, Callable[[type], Any]] = {
+    "processes": lambda cls: cls(CosineSchedule(), STEPS),
+    "temperatures": lambda cls: cls(1.0),
+}
 
 
 def members(family: str) -> list[Any]:
@@ -433,6 +437,42 @@ def test_guidance_moves_mean_and_noise_by_the_gradient():
     near(shifted.mean, process.posterior_mean(shifted.x, z, index))
 
 
+@every("temperatures")
+@every("targets")
+def test_temperature_one_leaves_samples_as_they_are(temperature: Temperature, target: targets.Target):
+    plain = read(None, target)
+    for one, other in zip(read(temperature, target), plain, strict=True):
+        near(one, other, 1e-9)
+    assert temperature.noise(3.0) == 3.0
+
+
+@every("targets")
+def test_epsilon_is_divided_by_its_temperature(target: targets.Target):
+    """Whatever is predicted; the variance is left, and the image is clipped afterwards."""
+    z, process = normal(*SHAPE), DiscreteProcess(CosineSchedule(), STEPS)
+    plain, cool = read(None, target), read(EpsilonTemperature(0.8), target)
+    near(noise_of(cool.x, z, at(9), process), noise_of(plain.x, z, at(9), process) / 0.8, 1e-8)
+    near(cool.mean, process.posterior_mean(cool.x, z, at(9)), 1e-8)
+    near(cool.log_variance, plain.log_variance)
+    clipped = read(EpsilonTemperature(0.8), target, StaticClipping())
+    near(clipped.x, np.clip(cool.x, -1, 1))
+
+
+def test_noise_is_multiplied_by_its_temperature():
+    near(AncestralSampler(temperature=NoiseTemperature(0.9)).scaled(normal(*SHAPE)), 0.9 * normal(*SHAPE))
+    near(AncestralSampler(temperature=EpsilonTemperature(0.9)).scaled(normal(*SHAPE)), normal(*SHAPE))
+    near(read(NoiseTemperature(0.5), targets.NoiseTarget()).x, read(None, targets.NoiseTarget()).x)
+
+
+def read(temperature: Temperature | None, target: targets.Target, clipping: Any = None) -> Prediction:
+    """A prediction with learned variance at step 9, of any network."""
+    objective = objective_of(target, variances.LearnedRangeVariance())
+    sampler = AncestralSampler(clipping=clipping, temperature=temperature)
+    z = normal(*SHAPE)
+    output = ops.convert_to_tensor(np.concatenate([0.3 * z, 0.1 * z], axis=-1))
+    return sampler.predict(objective, output, z, objective.process.level(at(9), "float64"), objective.process)
+
+
 # ------------------------------------------------------------------ mistakes
 
 COSINE = CosineSchedule()
@@ -450,11 +490,22 @@ COSINE = CosineSchedule()
         (lambda: DiscreteProcess(COSINE, 1), "steps must be at least 2, got 1"),
         (lambda: DiscreteProcess(COSINE, 10, time_range=0.0), "time_range must be positive"),
         (lambda: DiscreteProcess(COSINE, 10).respace(1), "steps must keep at least 2"),
-        (lambda: DiscreteProcess(COSINE, 10).respace("ddim7"), "steps 'ddim7': no integer stride"),
-        (lambda: DiscreteProcess(COSINE, 10).respace("5,6"), "steps '5,6': a section of 5 steps"),
+        (
+            lambda: DiscreteProcess(COSINE, 10).respace("ddim7"),
+            "steps 'ddim7': no integer stride through 10 steps visits exactly 7; the nearest: 'ddim5' or 'ddim10'",
+        ),
+        (lambda: DiscreteProcess(COSINE, 10).respace("ddim1"), "visits exactly 1; the nearest: 'ddim2'"),
+        (lambda: DiscreteProcess(COSINE, 10).respace("ddim11"), "the process has 10 steps, so at most 'ddim10'"),
+        (lambda: DiscreteProcess(COSINE, 10).respace(11), "steps '11': the process has 10 steps, and 11 of them"),
+        (lambda: DiscreteProcess(COSINE, 10).respace("5,6"), "steps '5,6': section 2 of 2 has 5 steps, and 6 of them"),
+        (lambda: DiscreteProcess(COSINE, 3).respace("1,1,1,1"), "3 steps cannot be divided into 4 sections"),
+        (lambda: DiscreteProcess(COSINE, 10).respace("5,,5"), "or a list of counts such as '90,50,40', got '5,,5'"),
+        (lambda: DiscreteProcess(COSINE, 10).respace("1,0"), "steps must keep at least 2"),
         (lambda: DiscreteProcess(COSINE, 10).respace("many"), "steps must be a count"),
         (lambda: losses.HybridLoss(weight=-1.0), "weight must not be negative, got -1.0"),
         (lambda: DDIMSampler(eta=-0.5), "eta must not be negative, got -0.5"),
+        (lambda: NoiseTemperature(0.0), "value must be positive (1 leaves samples as they are), got 0.0"),
+        (lambda: DDIMSampler(temperature=NoiseTemperature(0.9)), "and with eta = 0 there is none"),
     ],
 )
 def test_mistakes_name_the_parameter(make: Callable[[], Any], message: str):

@@ -240,12 +240,12 @@ class StageSampler:
         level = self.process.level(steps)
         output, _ = self.network.stateless_call(weights, [], {**inputs, **level.inputs, "image": z})
         sampler = self.stage.sampler
-        prediction = self.stage.objective.predict(tf.cast(output, z.dtype), z, level, self.process, sampler.clipping)
+        prediction = sampler.predict(self.stage.objective, tf.cast(output, z.dtype), z, level, self.process)
         noise = tf.zeros_like(z)
         if sampler.random:
             # one key a step of the trained process: 0 is the image, and "start" has a stream of its own
             draws = {"noise": ("normal", self.shape)}
-            noise = randomness.draw_each(randomness.fold(key, index), indices, draws)["noise"]
+            noise = sampler.scaled(randomness.draw_each(randomness.fold(key, index), indices, draws)["noise"])
         return sampler.step(prediction, z, steps, noise, self.process)
 
 

@@ -8,7 +8,7 @@ def retained_steps(steps: int, spacing: int | str) -> list[int]:
         steps: T, the number of steps the network was trained with.
         spacing: a count (evenly spread, end points included), "ddimN" (a fixed integer stride giving exactly
             N steps, as in the DDIM paper) or a list of counts "90,50,40,40,30", one for each equal section of
-            the process.
+            the process; a section may have none.
 
     Returns:
         Indices into 0 .. T - 1.
@@ -18,18 +18,32 @@ def retained_steps(steps: int, spacing: int | str) -> list[int]:
     """
     text = str(spacing).strip()
     if text.startswith("ddim"):
-        count = _count(text[4:], text)
-        for stride in range(1, steps):
-            if len(range(0, steps, stride)) == count:
-                return list(range(0, steps, stride))
-        raise ValueError(f"steps '{text}': no integer stride through {steps} steps visits exactly {count}")
-    return _sections(steps, [_count(part, text) for part in text.split(",")], text)
+        return _strided(steps, _count(text[4:], text), text)
+    counts = [_count(part, text) for part in text.split(",")]
+    if len(counts) > steps:
+        raise ValueError(f"steps '{text}': {steps} steps cannot be divided into {len(counts)} sections")
+    return _sections(steps, counts, text)
 
 
 def _count(text: str, spacing: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()):
         raise ValueError(f"steps must be a count, 'ddimN' or a list of counts such as '90,50,40', got '{spacing}'")
     return int(text)
+
+
+def _strided(steps: int, count: int, spacing: str) -> list[int]:
+    # visited steps -> stride; of two that visit as many the smaller one
+    strides = {-(-steps // stride): stride for stride in range(steps - 1, 0, -1)}
+    if count in strides:
+        return list(range(0, steps, strides[count]))
+    if count > steps:
+        raise ValueError(f"steps '{spacing}': the process has {steps} steps, so at most 'ddim{steps}'")
+    beside = [found for found in strides if found < count][-1:] + [min(found for found in strides if found > count)]
+    nearest = " or ".join(f"'ddim{found}'" for found in beside)
+    raise ValueError(
+        f"steps '{spacing}': no integer stride through {steps} steps visits exactly {count}; the nearest: {nearest}"
+    )
 
 
 def _sections(steps: int, counts: list[int], spacing: str) -> list[int]:
@@ -39,7 +53,8 @@ def _sections(steps: int, counts: list[int], spacing: str) -> list[int]:
     for section, count in enumerate(counts):
         length = size + (1 if section < extra else 0)
         if length < count:
-            raise ValueError(f"steps '{spacing}': a section of {length} steps cannot be divided into {count} steps")
+            where = f"section {section + 1} of {len(counts)}" if len(counts) > 1 else "the process"
+            raise ValueError(f"steps '{spacing}': {where} has {length} steps, and {count} of them are asked for")
         # The stride is accumulated and rounded half to even, as the published models were sampled.
         stride = 1.0 if count <= 1 else (length - 1) / (count - 1)
         position = 0.0

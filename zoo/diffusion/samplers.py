@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from zoo.diffusion.objective import Prediction
-from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
+from zoo.diffusion.objective import Objective, Prediction
+from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess, Level
+from zoo.diffusion.temperatures import NoiseTemperature, Temperature
 
 
 class Clipping(abc.ABC):
@@ -54,7 +55,7 @@ class Sampler(abc.ABC):
 
     `steps` respaces the trained process (see `retained_steps`; None: every step). `process` samples on a
     schedule of its own instead, which only a network that is told the noise level itself allows. `restart` walks
-    part of the way a second time.
+    part of the way a second time. `temperature` makes samples less diverse; None leaves them.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Sampler(abc.ABC):
         clipping: Clipping | None = None,
         process: DiscreteProcess | None = None,
         restart: Restart | None = None,
+        temperature: Temperature | None = None,
     ) -> None:
         if steps is not None and process is not None:
             raise ValueError(f"steps must be None where process is given (it has its own steps), got {steps}")
@@ -73,6 +75,7 @@ class Sampler(abc.ABC):
         if isinstance(steps, int) and steps < 2:
             raise ValueError(f"steps must be at least 2, got {steps}")
         self.steps, self.clipping, self.process, self.restart = steps, clipping, process, restart
+        self.temperature = temperature
 
     def plan(self, trained: DiscreteProcess) -> DiscreteProcess:
         """The process whose steps are walked, given the one that the network was trained on."""
@@ -88,6 +91,18 @@ class Sampler(abc.ABC):
         again = [] if self.restart is None else [self.restart.first(plan, trained)] * self.restart.times
         return [plan.steps - 1, *again]
 
+    def predict(self, objective: Objective, output: Any, z: Any, level: Level, process: DiscreteProcess) -> Prediction:
+        """Reads a network output at z on the steps of `process`, with temperature and clipping."""
+        if self.temperature is not None:
+            value, extra = objective.split(output)
+            value = self.temperature.output(value, z, level, objective.target, process)
+            output = value if extra is None else ops.concatenate([value, extra], axis=-1)
+        return objective.predict(output, z, level, process, self.clipping)
+
+    def scaled(self, noise: Any) -> Any:
+        """Standard normal noise as `step` is to be given it."""
+        return noise if self.temperature is None else self.temperature.noise(noise)
+
     @property
     def random(self) -> bool:
         """Whether `step` uses its noise."""
@@ -101,7 +116,7 @@ class Sampler(abc.ABC):
             prediction: of the network at z, read on `process`.
             z: [B, H, W, C].
             index: int [B], the step of z; at 0 the result is the image.
-            noise: standard normal [B, H, W, C].
+            noise: [B, H, W, C], standard normal and then `scaled`.
             process: the plan.
         """
 
@@ -127,10 +142,13 @@ class DDIMSampler(Sampler):
         clipping: Clipping | None = None,
         process: DiscreteProcess | None = None,
         restart: Restart | None = None,
+        temperature: Temperature | None = None,
     ) -> None:
-        super().__init__(steps, clipping, process, restart)
+        super().__init__(steps, clipping, process, restart, temperature)
         if eta < 0:
             raise ValueError(f"eta must not be negative, got {eta}")
+        if eta == 0 and isinstance(temperature, NoiseTemperature):
+            raise ValueError("temperature scales the noise of every step, and with eta = 0 there is none")
         self.eta = eta
 
     @property
