@@ -39,7 +39,8 @@ def _strided(steps: int, count: int, spacing: str) -> list[int]:
         return list(range(0, steps, strides[count]))
     if count > steps:
         raise ValueError(f"steps '{spacing}': the process has {steps} steps, so at most 'ddim{steps}'")
-    beside = [found for found in strides if found < count][-1:] + [min(found for found in strides if found > count)]
+    below = [found for found in strides if found < count]
+    beside = [*below[-1:], min(found for found in strides if found > count)]
     nearest = " or ".join(f"'ddim{found}'" for found in beside)
     raise ValueError(
         f"steps '{spacing}': no integer stride through {steps} steps visits exactly {count}; the nearest: {nearest}"
