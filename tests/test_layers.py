@@ -19,7 +19,16 @@ HEAVY = BACKENDS | {"keras", "keras_hub", "matplotlib", "scipy"}
 LAYERS = {
     "commands": ["zoo.run", "zoo.convert", "harness"],
     "assembly": [],
-    "machinery": ["zoo.training", "zoo.sampling", "zoo.origins", "zoo.sample_files", "zoo.locks", "zoo.data"],
+    "machinery": [
+        "zoo.training",
+        "zoo.sampling",
+        "zoo.likelihood",
+        "zoo.device_batches",
+        "zoo.origins",
+        "zoo.sample_files",
+        "zoo.locks",
+        "zoo.data",
+    ],
     "method": [f"zoo.diffusion.{name}" for name in ("objective", "samplers", "guidance", "conditioning")],
     "mathematics": ["zoo.diffusion"],
     "networks": ["zoo.networks"],

@@ -1,7 +1,7 @@
 """Sample sets: images by index, in shards, from a cascade of stages."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError, progress
+from zoo.device_batches import DeviceBatches
 from zoo.sample_files import claimed, is_whole, level_path, shard_path, tidy, write_shard
 from zoo.training import randomness
 
@@ -88,27 +89,19 @@ class SampleSet:
         return [np.arange(start, min(start + self.shard, self.count)) for start in starts]
 
 
-class StageSampler:
+class StageSampler(DeviceBatches):
     """Samples images of one stage with given weights, a padded batch on every device of the current strategy.
-
-    It is made and called in the scope of the strategy that the network was built in (or of none). Of several workers
-    each has its own devices at work, and none waits for another.
 
     Args:
         stage: of the recipe.
         network: built, with any weights.
         batch: images in one call of the network, on one device. The same batch gives the same pixels to the bit,
             on however many devices.
-
-    Attributes:
-        at_once: the most images in one call of `sample`: a batch for every device of this process.
     """
 
     def __init__(self, stage: "Stage", network: keras.Model, batch: int) -> None:
-        self.stage, self.network, self.batch = stage, network, batch
-        self.strategy = tf.distribute.get_strategy()
-        self.devices = len(self.strategy.extended.worker_devices) if tf.distribute.has_strategy() else 1
-        self.at_once = batch * self.devices
+        super().__init__(batch)
+        self.stage, self.network = stage, network
         self.process = stage.sampler.plan(stage.objective.process)
         self.shape = (batch, stage.size, stage.size, stage.images.channels)
         self._start = self._compiled(self._prepare)
@@ -139,8 +132,6 @@ class StageSampler:
             weights: of the network, in the order of its trainable variables.
             levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
         """
-        if len(indices) > self.at_once:
-            raise ValueError(f"a batch of {len(indices)} images is larger than the compiled {self.at_once}")
         if "label" in batch:
             batch = {**batch, "label": batch["label"].astype(np.int32)}
         own, given = self._split(indices.astype(np.int32)), {name: self._split(value) for name, value in batch.items()}
@@ -161,37 +152,6 @@ class StageSampler:
                 z = self._walk(values, z, inputs, tf.constant(at), tf.constant(last), own_key, own)
                 at = last - 1
         return {s: self._gathered(z)[: len(indices)] for s, z in {0: z, **kept}.items()}
-
-    # ---- on the devices
-
-    def _compiled(self, step: Callable[..., Any]) -> tf.types.experimental.PolymorphicFunction:
-        """The function as one graph with a copy for every device."""
-        return tf.function(lambda *arguments: self.strategy.run(step, args=arguments), autograph=False)
-
-    def _share(self, parts: Sequence[Any]) -> Any:
-        """One value for each device of this process, as an argument of a compiled function."""
-        if self.devices == 1:
-            return parts[0]
-        # Of several workers each is asked for the values of all devices, and takes the first ones as its own.
-        return self.strategy.experimental_distribute_values_from_function(
-            lambda context: parts[context.replica_id_in_sync_group % self.devices]
-        )
-
-    def _split(self, values: np.ndarray) -> Any:
-        """Rows for each device; the first row is repeated where there are too few."""
-        padded = np.concatenate([values, np.repeat(values[:1], self.at_once - len(values), axis=0)])
-        return self._share([tf.constant(part) for part in np.split(padded, self.devices)])
-
-    def _gathered(self, z: Any) -> np.ndarray:
-        """The rows of all devices of this process."""
-        return np.concatenate([part.numpy() for part in self.strategy.experimental_local_results(z)])
-
-    def _values(self, weights: Sequence[tf.Variable]) -> Any:
-        """The weights as each device has them: a copy that another device asks for in every step would be slow."""
-        copies = [self.strategy.experimental_local_results(variable) for variable in weights]
-        return self._share(
-            [[tf.convert_to_tensor(copy[min(i, len(copy) - 1)]) for copy in copies] for i in range(self.devices)]
-        )
 
     # ---- one device
 
