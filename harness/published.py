@@ -53,17 +53,18 @@ class Way:
     Attributes:
         recipe: its file, from the project's folder.
         bindings: of Gin.
-        checkpoint: that is sampled from, as of `zoo.run --checkpoint`; None is the last.
+        checkpoints: that are sampled from, as of `zoo.run --checkpoint`; None is the last. A row that looks at its
+            training several times has several, and a result of each.
         seeds: how many trainings a cell is the mean of.
     """
 
     recipe: str
     bindings: tuple[str, ...] = ()
-    checkpoint: str | None = None
+    checkpoints: tuple[str | None, ...] = (None,)
     seeds: int = 1
 
 
-WAY_FIELDS = {field.name for field in fields(Way)}
+WAY_FIELDS = {field.name for field in fields(Way)} - {"checkpoints"} | {"checkpoint"}
 ROW_FIELDS = {"id", "label", "group", "dataset", "resolution", "system", "ours", "settings", "values", "note", "flags"}
 ROW_FIELDS |= {"suspect", "inferred", "mini", "like", "recipe", "bindings", "checkpoint"}
 
@@ -73,9 +74,9 @@ class Row:
     """One printed row.
 
     Attributes:
-        content: as in the file. `recipe`, `bindings` and `checkpoint` reproduce it, `mini` (with the same fields, and
-            `seeds`) is the same experiment at laptop scale; runs of the recipes in `like` print it beside their
-            result, without being a measurement of it.
+        content: as in the file. `recipe`, `bindings` and `checkpoint` (one or a list) reproduce it, `mini` (with the
+            same fields, and `seeds`) is the same experiment at laptop scale; runs of the recipes in `like` print it
+            beside their result, without being a measurement of it.
     """
 
     id: str
@@ -164,11 +165,12 @@ class Paper:
 
 
 def _way(content: Mapping[str, Any]) -> Way:
-    checkpoint = content.get("checkpoint")
+    said = content.get("checkpoint")
+    checkpoints = said if isinstance(said, list) else [said]
     return Way(
         content["recipe"],
         tuple(content.get("bindings") or ()),
-        None if checkpoint is None else str(checkpoint),
+        tuple(None if one is None else str(one) for one in checkpoints),
         content.get("seeds", 1),
     )
 

@@ -45,6 +45,11 @@ class Result:
         return self.content.get("seed")
 
     @property
+    def checkpoint(self) -> str | None:
+        """As its row names it; None is the last."""
+        return self.content.get("checkpoint")
+
+    @property
     def network(self) -> str:
         """Identity of its feature network: numbers of two networks are unlike, whatever their titles."""
         return str((self.content.get("feature_network") or {}).get("identity", ""))
@@ -70,6 +75,16 @@ class Result:
             if f"/{self.recipe}".endswith(f"/{way.recipe}"):
                 return scale
         return "other"
+
+    def places(self, row: Row, metrics: set[str]) -> dict[str, "Place"]:
+        """Metric of the result -> the column that it stands in, as a measurement of a row."""
+        scale = self.scale_for(row)
+        way = row.ways.get(scale)
+        at = f", checkpoint {self.checkpoint}" if way is not None and len(way.checkpoints) > 1 else ""
+        return {
+            key: Place(scale, self.network, measured.published_metric(key), title + at)
+            for key, title in self.titles(metrics).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -145,9 +160,9 @@ def headings(results: Sequence[Result], rows: Mapping[str, Row], metrics: set[st
     """
     places: dict[Place, None] = {}
     for result in results:
-        for key, title in result.titles(metrics).items():
-            for scale in dict.fromkeys(result.scale_for(rows[name]) for name in result.rows if name in rows):
-                places[Place(scale, result.network, measured.published_metric(key), title)] = None
+        of_rows = [result.places(rows[name], metrics) for name in result.rows if name in rows]
+        for key in result.titles(metrics):
+            places |= dict.fromkeys(of_row[key] for of_row in of_rows)
     shared = [(place.scale, place.title) for place in places]
     return {
         place: f"{SAID.get(place.scale, 'measured')}: {place.title}"
@@ -160,8 +175,7 @@ def cells(results: Sequence[Result], row: Row, metrics: set[str]) -> dict[Place,
     """The numbers of one row, joined over seeds."""
     found: dict[Place, list[tuple[Result, str]]] = {}
     for result in results:
-        for key, title in result.titles(metrics).items():
-            place = Place(result.scale_for(row), result.network, measured.published_metric(key), title)
+        for key, place in result.places(row, metrics).items():
             found.setdefault(place, []).append((result, key))
     return {place: _joined(measurements) for place, measurements in found.items()}
 

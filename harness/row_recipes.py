@@ -43,8 +43,8 @@ class RowRecipes:
         return self._identities[key]
 
     def made(self, content: Mapping[str, Any], way: Way) -> bool:
-        """Whether a result was made by a row's recipe as it is now, from the checkpoint that the row names."""
-        return content.get("recipe_identity") == self.identity(way) and content.get("checkpoint") == way.checkpoint
+        """Whether a result was made by a row's recipe as it is now, from a checkpoint that the row names."""
+        return content.get("recipe_identity") == self.identity(way) and content.get("checkpoint") in way.checkpoints
 
     def stages(self, way: Way) -> list[StageOutline]:
         """See `Recipe.stages`."""

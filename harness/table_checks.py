@@ -60,12 +60,12 @@ def _recipes(tables: Tables) -> Iterator[str]:
 
 def _results(tables: Tables) -> Iterator[str]:
     """Results whose recipe has changed since, or of which a row has two."""
-    seen: dict[tuple[str, str, int | None, str], Result] = {}
+    seen: dict[tuple[str, str, int | None, str | None, str], Result] = {}
     for result in tables.results:
         for identity in result.rows:
             row = tables.rows[identity][2]
             scale = result.scale_for(row)
-            key = identity, scale, result.seed, result.network
+            key = identity, scale, result.seed, result.checkpoint, result.network
             if key in seen:
                 both = f"{result.path} and {seen[key].path}"
                 yield f"{both} are both of {identity}, {scale}, seed {result.seed}: keep one"

@@ -179,8 +179,9 @@ def _recipes(row: Row, awaited: str | None, batch: str | None) -> list[str]:
     for scale, way in row.ways.items():
         name = "" if scale == "full" else f"{scale}: "
         bindings = "".join(f", `{binding}`" for binding in way.bindings)
-        checkpoint = f", checkpoint {way.checkpoint}" if way.checkpoint else ""
-        parts.append(f"{name}`{way.recipe}`{bindings}{checkpoint}")
+        steps = [one for one in way.checkpoints if one]
+        checkpoints = f", checkpoint{'s' if len(steps) > 1 else ''} {' and '.join(steps)}" if steps else ""
+        parts.append(f"{name}`{way.recipe}`{bindings}{checkpoints}")
     if batch:
         parts.append(f"published samples: `{batch}`")
     return parts

@@ -19,7 +19,8 @@ class Job:
     """One row at one seed.
 
     Attributes:
-        workdir: of zoo.run.
+        root: of the work directories of all rows.
+        checkpoint: one of those of the way.
         identity: of the recipe with the row's bindings.
         stages: of the recipe, in order.
         measured: the result that is there and still stands.
@@ -30,7 +31,8 @@ class Job:
     scale: str
     seed: int
     way: Way
-    workdir: Path
+    checkpoint: str | None
+    root: Path
     identity: str
     stages: Sequence[StageOutline]
     samples: int | None
@@ -39,8 +41,22 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The row and its seed, for the screen."""
-        return f"{self.row} seed {self.seed}"
+        """The row and its seed, for the screen; and the checkpoint where the row has several."""
+        return f"{self.row} seed {self.seed}" + (f" checkpoint {self.checkpoint}" if self._one_of_several else "")
+
+    @property
+    def folder(self) -> str:
+        """The name of its folders: 'mini-0', 'full-0-at-700000'."""
+        return f"{self.scale}-{self.seed}" + (f"-at-{self.checkpoint}" if self._one_of_several else "")
+
+    @property
+    def workdir(self) -> Path:
+        """Of zoo.run."""
+        return self.root / self.row.replace(":", "/") / self.folder
+
+    @property
+    def _one_of_several(self) -> bool:
+        return len(self.way.checkpoints) > 1
 
     @property
     def bindings(self) -> tuple[str, ...]:
@@ -50,7 +66,7 @@ class Job:
     def place(self, results: Path) -> Path:
         """The folder of its result."""
         table, _, row = self.row.partition(":")
-        return results / table / row / f"{self.scale}-{self.seed}"
+        return results / table / row / self.folder
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Shared:
     def samples(self, job: Job, position: int) -> Path:
         """The samples of a stage: one folder for all rows in which it and the stages before it are the same."""
         chain = [[stage.training, stage.sampling] for stage in job.stages[: position + 1]]
-        key = digest([chain, job.way.checkpoint])
+        key = digest([chain, job.checkpoint])
         return self.root / "samples" / f"{job.stages[position].name}-{key[:12]}-seed{job.seed}"
 
     def steps_done(self, job: Job, stage: StageOutline) -> int:
@@ -126,7 +142,11 @@ def plan(tables: Tables, ids: Sequence[str], scale: str, seeds: int | None, work
                 left_out[identity] = paper.awaited.get(identity, f"the row names no recipe at scale {scale}")
             continue
         ways.setdefault(table.id, {})[row.id] = way
-        jobs += [_job(tables, identity, scale, seed, way, shared) for seed in range(seeds or way.seeds)]
+        jobs += [
+            _job(tables, identity, scale, seed, checkpoint, shared)
+            for seed in range(seeds or way.seeds)
+            for checkpoint in way.checkpoints
+        ]
     if not jobs:
         why = "; ".join(f"{identity}: {reason}" for identity, reason in list(left_out.items())[:3])
         raise UserError(f"{', '.join(ids)}: no row has a recipe at scale {scale}" + (f" ({why})" if why else ""))
@@ -134,13 +154,14 @@ def plan(tables: Tables, ids: Sequence[str], scale: str, seeds: int | None, work
     return Plan(jobs, left_out, budgets, shared)
 
 
-def _job(tables: Tables, row: str, scale: str, seed: int, way: Way, shared: Shared) -> Job:
-    identity = tables.recipes.identity(way)
+def _job(tables: Tables, row: str, scale: str, seed: int, checkpoint: str | None, shared: Shared) -> Job:
+    printed = tables.rows[row][2]
+    way = printed.ways[scale]
     found = [
-        result
-        for result in tables.by_row.get(row, [])
-        if result.scale_for(tables.rows[row][2]) == scale and result.seed == seed
+        result for result in tables.by_row.get(row, []) if result.scale_for(printed) == scale and result.seed == seed
     ]
+    if len(way.checkpoints) > 1:
+        found = [result for result in found if result.checkpoint == checkpoint]
     good = [result for result in found if not result.stale and tables.recipes.made(result.content, way)]
     reason = "missing" if not found else "stale" if any(result.stale for result in found) else "changed"
     return Job(
@@ -148,8 +169,9 @@ def _job(tables: Tables, row: str, scale: str, seed: int, way: Way, shared: Shar
         scale,
         seed,
         way,
-        shared.root / row.replace(":", "/") / f"{scale}-{seed}",
-        identity,
+        checkpoint,
+        shared.root,
+        tables.recipes.identity(way),
         tables.recipes.stages(way),
         tables.recipes.recipe(way).samples(),
         good[0] if good else None,

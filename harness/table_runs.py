@@ -121,7 +121,7 @@ def _measure(job: Job, shared: Shared, results: Path, begin: Start) -> None:
         raise UserError(f"the recipe {job.way.recipe} was changed since the plan was made: run the same command again")
     _prepare(job, shared)
     bindings = [part for binding in job.bindings for part in ("--gin_bindings", binding)]
-    checkpoint = ["--checkpoint", job.way.checkpoint] if job.way.checkpoint else []
+    checkpoint = ["--checkpoint", job.checkpoint] if job.checkpoint else []
     command = [sys.executable, "-m", "zoo.run", "--recipe", job.way.recipe, "--workdir", str(job.workdir)]
     code = begin([*command, *bindings, *checkpoint])
     if code in STOPPED:
@@ -169,7 +169,7 @@ def _file(job: Job, results: Path) -> None:
     if made_by != job.identity:
         raise UserError(f"the recipe {job.way.recipe} was changed while it was measured: run the same command again")
     added = {"rows": [job.row], "scale": job.scale, "bindings": list(job.bindings)}
-    added |= {"checkpoint": job.way.checkpoint} if job.way.checkpoint else {}
+    added |= {"checkpoint": job.checkpoint} if job.checkpoint else {}
     place = job.place(results)
     picture = path.with_suffix(".png")
     if picture.is_file() and job.seed == 0:

@@ -1,44 +1,22 @@
 """CDM's recipes against what the paper prints: hyperparameters field by field, and the settings of every row."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
+from printed import FIELDS, PRINTED, ROLES, ROOT, adam, built, fields, identity, loaded, paper, said
 
 from harness.metrics.classification_accuracy import ResNetAccuracy
 from harness.metrics.frechet import FID, HeldOutFID
 from harness.metrics.inception_score import InceptionScore
-from harness.published import Row, Table, Way, load_papers
-from zoo import recipe, registry
+from harness.published import Row, Table, Way
 from zoo.diffusion.conditioning import GaussianBlur, GaussianNoise
-from zoo.diffusion.losses import HybridLoss, SimpleLoss
-from zoo.diffusion.process import ContinuousNoiseProcess
-from zoo.diffusion.samplers import AncestralSampler
-from zoo.diffusion.schedules import CosineSchedule, LinearSchedule
-from zoo.diffusion.targets import NoiseTarget
-from zoo.networks.attention import HeadChannels, HeadCount
 from zoo.networks.residual_sums import RescaledSum
-from zoo.networks.unet import UNet
 from zoo.origins import RealImages, TruncatedSamples
 from zoo.pipeline import Pipeline, Stage
-from zoo.signatures import Signatures
-from zoo.training.optimizers import Adam
 
-CATALOGUE = registry.load()
-ROOT = CATALOGUE.root
-SIGNATURES = Signatures(CATALOGUE)
-PRINTED = yaml.safe_load((Path(__file__).parent / "papers" / "hyperparameters.yaml").read_text())
-CDM = next(paper for paper in load_papers() if paper.name == "cdm")
-OURS = [(table, row) for table in CDM.tables for row in table.rows if row.ours]
-
-
-@cache
-def built(file: str, bindings: tuple[str, ...] = ()) -> Pipeline:
-    return recipe.load(ROOT / file, bindings, SIGNATURES).build()
+OURS = [(table, row) for table in paper("cdm").tables for row in table.rows if row.ours]
 
 
 def augmentation(stage: Stage) -> Any:
@@ -59,20 +37,7 @@ STAGES = {
     "cdm_imagenet16_base": ("recipes/ablations/cdm/cascade16.gin", "base16"),
     "cdm_imagenet16to64": ("recipes/ablations/cdm/cascade16_s1001.gin", "sr64"),
 }
-SCHEDULES = {LinearSchedule: "linear", CosineSchedule: "cosine"}
-LOSSES = {SimpleLoss: "simple", HybridLoss: "hybrid"}
 CONCATENATED = "channel concatenation after upsampling"
-ROLES = {"base": False, "single": False, "super-resolution": True}
-
-
-def heads(stage: Stage, kind: type) -> Any:
-    found = stage.network.attention.heads
-    return next(iter(vars(found).values())) if isinstance(found, kind) else None
-
-
-def adam(stage: Stage) -> Adam:
-    assert isinstance(stage.training.optimizer, Adam)
-    return stage.training.optimizer
 
 
 def noise_range(stage: Stage) -> dict[str, Any]:
@@ -83,49 +48,14 @@ def noise_range(stage: Stage) -> dict[str, Any]:
 
 
 # Field of an entry -> what it is in a stage. Fields of no stage are in UNCOMPARED.
-FIELDS: dict[str, Callable[[Stage], Any]] = {
-    "role": lambda stage: stage.low_resolution is not None,
-    "dataset": lambda stage: stage.images.source.name.replace("imagenet2012", "imagenet").replace("/", "-"),
-    "resolution": lambda stage: stage.size,
-    "low_resolution": lambda stage: stage.images.low_resolution,
-    "architecture.type": lambda stage: {UNet: "unet"}[type(stage.network)],
-    "architecture.base_channels": lambda stage: stage.network.channels,
-    "architecture.channel_multipliers": lambda stage: list(stage.network.multipliers),
-    "architecture.res_blocks": lambda stage: stage.network.blocks,
-    "architecture.attention_resolutions": lambda stage: sorted(stage.network.attention.resolutions),
-    "architecture.heads": lambda stage: heads(stage, HeadCount),
-    "architecture.head_channels": lambda stage: heads(stage, HeadChannels),
-    "architecture.emb_channels": lambda stage: 4 * stage.network.channels,
-    "conditioning.class_labels": lambda stage: stage.conditioned_on_class,
-    "conditioning.text": lambda stage: False,
+CDM_FIELDS: dict[str, Callable[[Stage], Any]] = FIELDS | {
     "conditioning.low_resolution_image": lambda stage: CONCATENATED if stage.low_resolution else False,
-    "training.optimizer": lambda stage: {Adam: "adam"}[type(stage.training.optimizer)],
-    "training.batch_size": lambda stage: stage.training.batch,
-    "training.lr": lambda stage: adam(stage).learning_rate,
-    "training.betas": lambda stage: [adam(stage).beta_1, adam(stage).beta_2],
-    "training.eps": lambda stage: adam(stage).epsilon,
-    "training.warmup_steps": lambda stage: adam(stage).schedule.steps,
-    "training.weight_decay": lambda stage: adam(stage).weight_decay,
-    "training.grad_clip": lambda stage: stage.training.clip,
-    "training.steps": lambda stage: stage.training.steps,
-    "training.ema": lambda stage: stage.training.decays[0],
-    "training.dropout": lambda stage: stage.network.rate,
-    "augmentation.random_flip": lambda stage: stage.images.flip is not None,
     "conditioning_augmentation": lambda stage: augmentation(stage),
     "conditioning_augmentation.train_truncation_time": noise_range,
     "conditioning_augmentation.amortized": lambda stage: noise_range(stage)["amortized"],
     "conditioning_augmentation.inference_truncation_time_best_truncated": lambda stage: stage.level,
     "conditioning_augmentation.blur_sigma_range": lambda s: [augmentation(s).smallest, augmentation(s).largest],
     "conditioning_augmentation.blur_probability": lambda stage: augmentation(stage).probability,
-    "diffusion.parameterization": lambda stage: {NoiseTarget: "eps"}[type(stage.objective.target)],
-    "diffusion.learned_variances": lambda stage: stage.objective.variance.outputs == 2,
-    "diffusion.loss": lambda stage: LOSSES[type(stage.objective.loss)],
-    "diffusion.train.timesteps": lambda stage: stage.objective.process.steps,
-    "diffusion.train.noise_schedule": lambda stage: SCHEDULES[type(stage.objective.process.schedule)],
-    "diffusion.train.continuous_noise_conditioning": lambda s: isinstance(s.objective.process, ContinuousNoiseProcess),
-    "diffusion.inference.timesteps": lambda stage: stage.sampler_steps,
-    "diffusion.inference.noise_schedule": lambda s: SCHEDULES[type(s.sampler.plan(s.objective.process).schedule)],
-    "diffusion.inference.sampler": lambda stage: {AncestralSampler: "ancestral"}[type(stage.sampler)],
 }
 # How the file has what is printed: in its text, in other entries or rows, or not at all.
 UNCOMPARED = {
@@ -155,45 +85,23 @@ CHOSEN = {
 }
 
 
-def fields(printed: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of everything that an entry has."""
-    for key, value in printed.items():
-        path = prefix + key
-        if isinstance(value, dict) and (path not in FIELDS or path == "conditioning_augmentation"):
-            yield from fields(value, f"{path}.")
-        else:
-            yield path, value
-
-
-def remarks(file: str) -> str:
-    """The comments of a recipe and of what it includes, those with "chosen" in them, one a line."""
-    text = (ROOT / file).read_text()
-    found = [re.sub(r"\s*\n *#\s*", " ", block) for block in re.findall(r"(?m)(?:^ *#.*\n)+", text)]
-    included = [remarks(name) for name in re.findall(r"(?m)^include '(.*)'", text)]
-    return "\n".join([block for block in found if "hosen" in block] + included)
-
-
-def said(path: str, file: str) -> bool:
-    """Whether a comment says that what is not printed was chosen."""
-    words = [CHOSEN[name] for name in (path, path.partition(".")[0]) if name in CHOSEN]
-    return any(re.search(word, remarks(file)) for word in words)
-
-
 @pytest.mark.parametrize("name", [name for name in PRINTED if name.startswith("cdm_")])
 def test_recipes_equal_the_published_hyperparameters(name: str) -> None:
     """Every field that the paper prints; where it prints none, a comment says what was chosen."""
     file, stage_name = STAGES[name]
     stage = built(file).stage(stage_name)
-    for path, value in fields(PRINTED[name]):
+    for path, value in fields(PRINTED[name], CDM_FIELDS):
         if path in UNCOMPARED:
             continue
-        ours = FIELDS[path](stage)
+        ours = CDM_FIELDS[path](stage)
         if path == "role":
             value = ROLES[value]
         if path == "dataset" and isinstance(value, list):
             ours, value = ours in {"lsun-bedroom", "lsun-church_outdoor"}, True
         if value is None:
-            assert ours is None or said(path, file), f"{name}: {path} is {ours}, not printed, and nothing says chosen"
+            assert ours is None or said(path, file, CHOSEN), (
+                f"{name}: {path} is {ours}, not printed, and nothing says chosen"
+            )
         else:
             assert ours == value, f"{name}: {path} is {ours}, the paper has {value}"
 
@@ -328,8 +236,7 @@ def check_scores(table: Table, pipeline: Pipeline) -> None:
 
 def test_rows_of_one_printed_number_are_one_experiment_or_say_why() -> None:
     """The rows that the paper repeats: 1a and 3a at 64, 2a and 2b, 4a and 4b."""
-    rows = {f"{table.id}:{row.id}": recipe.load(ROOT / way(row).recipe, way(row).bindings, SIGNATURES).identity()
-            for table, row in OURS}  # fmt: skip
+    rows = {f"{table.id}:{row.id}": identity(way(row).recipe, way(row).bindings) for table, row in OURS}
     for one, other in (
         ("cdm/1a:cdm-64", "cdm/3a:truncated-s-501"),
         ("cdm/2a:more-sampling-steps", "cdm/2b:no-cascading"),
@@ -359,7 +266,7 @@ def test_rows_that_differ_in_sampling_share_their_training() -> None:
     trained = set()
     for table, row in OURS:
         if table.id in ("cdm/3a", "cdm/3b"):
-            stages = recipe.load(ROOT / way(row).recipe, way(row).bindings, SIGNATURES).stages()
+            stages = loaded(way(row).recipe, way(row).bindings).stages()
             trained.add((row.settings["s"] == 0, stages[-1].training))
     assert len(trained) == 2
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 import tiny
 
 from zoo.console import UserError
-from zoo.training.checkpoints import Best, Checkpoints, Groups, write_text
+from zoo.training.checkpoints import Best, Checkpoints, Groups, of_stage, write_text
+from zoo.training.monitors import Monitoring
 from zoo.training.step import State
 from zoo.training.trainer import restore_network
 
@@ -186,6 +187,24 @@ def test_another_network_is_refused(saved: Checkpoints, difference: str):
 
 
 # ---- what stays
+
+
+def test_those_that_a_paper_looks_at_stay(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, keep_at=(5, 15, 100))
+    for step in range(0, 25, 5):
+        checkpoints.save(step, groups(step))
+    assert checkpoints.steps() == [5, 15, 20]
+    with pytest.raises(ValueError, match="keep_at must be multiples of checkpoint_every = 10, got"):
+        Monitoring(checkpoint_every=10, keep_at=(20, 25))
+
+
+def test_a_checkpoint_can_be_named_for_each_stage():
+    assert [of_stage(which, "sr") for which in ("last", "best", "70", "base=5,sr=10", "base=5")] == [
+        "last", "best", "70", "10", "last",
+    ]  # fmt: skip
+    for wrong in ("base=", "=5", "base=5,7", "base=5,,"):
+        with pytest.raises(UserError, match="NAME=STEP,NAME=STEP of stages, got"):
+            of_stage(wrong, "base")
 
 
 def test_every_nth_and_the_best_stay(tmp_path: Path):

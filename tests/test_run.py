@@ -218,6 +218,7 @@ def test_low_resolution_images_must_fit(call, tmp_path: Path):
     [
         (["--labels", "3,10"], r"labels must be in 0 .. 9, got \[10\]"),
         (["--labels", "3", "--checkpoint", "999"], r"--checkpoint must be last, best or one of \[56, 60\], got '999'"),
+        (["--checkpoint", "base=56,low=60"], "--checkpoint names the stage 'low'; the stages are base, sr"),
         (["--checkpoint", "best"], "--checkpoint best: .* were not scored; bind Monitoring.selection"),
         (["--ema", "0.5"], r"--ema must be one of Training.ema = \(0.9,\), got 0.5"),
         (["--gin_bindings", "UNet.blocks = 2"], "does not fit this recipe's network"),

@@ -209,6 +209,24 @@ def test_another_checkpoint_of_a_row_is_another_measurement(bench):
     assert "checkpoint 50" in bench.toys.row("a")["recipe"]
 
 
+def test_a_row_that_looks_at_its_training_twice_has_two_results(bench, capsys):
+    looked = "checkpoint: [50, 60], seeds: 1"
+    bench.toys.write(PAPER.replace(f"{TINY}, seeds: 2", f"{TINY}, {looked}"))
+    assert bench.run("toy/1:a") == 0
+    assert [command[-1] for command in bench.zoo.commands] == ["50", "60"]
+    assert bench.zoo.trained == ["base", "sr"]
+    assert bench.zoo.sampled == ["base", "sr", "base", "sr"]
+    row = bench.toys.row("a")
+    for step in (50, 60):
+        protocol = f"FID-2k (shapes classifier), shapes train 32x32, checkpoint {step}"
+        assert row[f"measured, mini: {protocol}"] == "10.00"
+    assert "checkpoints 50 and 60" in row["recipe"]
+    assert bench.toys.run("--check") == 0
+    assert not bench.plan("toy/1:a").open
+    bench.toys.write(PAPER.replace(f"{TINY}, seeds: 2", f"{TINY}, {looked.replace('60', '40')}"))
+    assert [job.name for job in bench.plan("toy/1:a").open] == ["toy/1:a seed 0 checkpoint 40"]
+
+
 def test_what_stands_in_the_way_is_named(bench, capsys):
     place = bench.workdir / "toy/1/a/mini-0/stages/base"
     place.mkdir(parents=True)

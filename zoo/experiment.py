@@ -24,7 +24,7 @@ from zoo.recipe import Recipe
 from zoo.sample_files import missing, read_images
 from zoo.sampling import GivenLabels, StageSampler, sample_stage
 from zoo.training import randomness
-from zoo.training.checkpoints import Checkpoints, write_text
+from zoo.training.checkpoints import Checkpoints, named, of_stage, write_text
 from zoo.training.distribution import agree, alone, check_batch, worker
 from zoo.training.trainer import Trainer, restore_network
 
@@ -152,7 +152,7 @@ class Experiment:
 
         Args:
             stages: of the pipeline.
-            checkpoint: "last", "best" or a step.
+            checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
             part: (i, n): the shards of number i of n independent processes; workers of one strategy share them out.
             decay: of the averaged weights; None takes the first of Training.ema.
             levels: s of the z_s that are kept of a stage besides those that the next one takes: other sample sets may
@@ -163,7 +163,7 @@ class Experiment:
         if len(stages) > 1:  # of a stage whose samples the next one does not take none are made
             stages = [stage for stage in stages if stage is stages[-1] or self.pipeline.after(stage)]
         for stage in stages:  # what is not there is found before anything is sampled
-            Checkpoints(self.stage_folder(stage) / "checkpoints").choose(checkpoint)
+            self.chosen(stage, checkpoint)
         for stage in stages:
             before = self.pipeline.before(stage)
             if before is None and stage.images.low_resolution is not None and stage.origin.chained:
@@ -185,6 +185,21 @@ class Experiment:
                     part,
                 )
             agree(self.strategy, 0)  # the next stage reads the shards of all workers
+
+    def chosen(self, stage: Stage, checkpoint: str) -> int:
+        """The step of the checkpoint that --checkpoint means of a stage.
+
+        Raises:
+            UserError: it is not there, or names a stage that this recipe does not have.
+        """
+        self._check_named(checkpoint)
+        return Checkpoints(self.stage_folder(stage) / "checkpoints").choose(of_stage(checkpoint, stage.name))
+
+    def _check_named(self, checkpoint: str) -> None:
+        known = [stage.name for stage in self.pipeline.stages]
+        for name in named(checkpoint):
+            if name not in known:
+                raise UserError(f"--checkpoint names the stage '{name}'; the stages are {', '.join(known)}")
 
     def set_identity(self, stage: Stage, checkpoint: dict[str, Any], decay: float | None) -> dict[str, Any]:
         """What the images of a stage depend on.
@@ -286,9 +301,10 @@ class Experiment:
             count: images; by default one a label.
             seed: by default the recipe's.
             low_resolution: uint8 [N, h, w, C] to be enlarged by the super-resolution stages alone.
-            checkpoint: "last", "best" or a step.
+            checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
             decay: of the averaged weights; None takes the first of Training.ema.
         """
+        self._check_named(checkpoint)
         seed = self.pipeline.seed if seed is None else seed
         if labels is not None and not any(stage.conditioned_on_class for stage in self.pipeline.stages):
             raise UserError("labels are for class-conditional models: no stage of this recipe is told the class")

@@ -54,7 +54,11 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("devices", None, "how many devices of this machine (mirrored, describe)", lower_bound=1)
 flags.DEFINE_boolean("deterministic", False, "the same bits in every process on the same devices; slower")
-flags.DEFINE_string("checkpoint", "last", "sample from: last, best (needs Monitoring.selection), or a step")
+flags.DEFINE_string(
+    "checkpoint",
+    "last",
+    "sample from: last, best (needs Monitoring.selection), a step, or steps of stages: base=5000,sr=2000",
+)
 flags.DEFINE_float("ema", None, "sample from the average of this decay, one of Training.ema. Default: the first")
 flags.DEFINE_string("device", None, "describe for a named device, such as a100-80. Default: what is here")
 flags.DEFINE_boolean("measure", False, "describe from a short training run on the devices here")

@@ -71,7 +71,7 @@ class Sweep:
         plan: of the base's recipe.
         base: the experiment whose stages are trained, built from any point of the plan: the recipe without the sweep's
             bindings need not be one that can be sampled.
-        checkpoint: "last", "best" or a step.
+        checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
         decay: of the averaged weights; None takes the first of Training.ema.
 
     Raises:
@@ -122,9 +122,8 @@ class Sweep:
 
     def _weights(self, stage: Stage) -> dict[str, Any]:
         """Step and hash of the checkpoint of a stage."""
-        checkpoints = Checkpoints(self.base.stage_folder(stage) / "checkpoints")
-        step = checkpoints.choose(self.checkpoint)
-        return {"step": step, "hash": checkpoints.digest(step)}
+        step = self.base.chosen(stage, self.checkpoint)
+        return {"step": step, "hash": Checkpoints(self.base.stage_folder(stage) / "checkpoints").digest(step)}
 
     def _result(self, trial: Trial) -> dict[str, Any] | None:
         """The result of a point, if it is one of these weights, bindings and images."""

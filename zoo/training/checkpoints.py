@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,10 +35,13 @@ class Checkpoints:
         directory: of this stage's checkpoints.
         keep: how many of the last ones stay.
         keep_every: those at multiples of so many steps stay too; None keeps none of them. The best one always stays.
+        keep_at: those of these steps stay too.
     """
 
-    def __init__(self, directory: Path, keep: int = 2, keep_every: int | None = None) -> None:
-        self.directory, self.keep, self.keep_every = directory, keep, keep_every
+    def __init__(
+        self, directory: Path, keep: int = 2, keep_every: int | None = None, keep_at: Collection[int] = ()
+    ) -> None:
+        self.directory, self.keep, self.keep_every, self.keep_at = directory, keep, keep_every, keep_at
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -95,7 +98,7 @@ class Checkpoints:
         stay = {*steps[-self.keep :], *([best.step] if best else [])}
         if self.keep_every is not None:
             stay |= {step for step in steps if step % self.keep_every == 0 and step}
-        for old in sorted(set(steps) - stay):
+        for old in sorted(set(steps) - stay - set(self.keep_at)):
             shutil.rmtree(self.directory / f"{old:08d}")
 
     def best(self) -> Best | None:
@@ -194,11 +197,33 @@ class Checkpoints:
                 )
             which = str(best.step)
         if not which.isdigit() or int(which) not in steps:
-            raise UserError(f"--checkpoint must be last, best or one of {steps}, got '{which}'")
+            raise UserError(f"--checkpoint must be last, best or one of {steps}, got '{which}' ({self.directory})")
         problem = self.problem(int(which))
         if problem is not None:
             raise UserError(f"checkpoint {which} in {self.directory} is damaged: {problem}")
         return int(which)
+
+
+def of_stage(which: str, name: str) -> str:
+    """What --checkpoint says of a stage: 'last', 'best' and a step are for every stage; 'NAME=STEP,NAME=STEP' is for
+    those named, and the last for the others.
+    """
+    return named(which).get(name, "last") if "=" in which else which
+
+
+def named(which: str) -> dict[str, str]:
+    """Stage -> its checkpoint, of 'NAME=STEP,NAME=STEP'; empty where --checkpoint names no stage.
+
+    Raises:
+        UserError: it is of another form.
+    """
+    if "=" not in which:
+        return {}
+    pairs = [part.strip().partition("=") for part in which.split(",")]
+    found = {name: step for name, equals, step in pairs if name and equals and step}
+    if len(found) < len(pairs):
+        raise UserError(f"--checkpoint must be last, best, a step, or NAME=STEP,NAME=STEP of stages, got '{which}'")
+    return found
 
 
 def _checkpoint(groups: Groups) -> tf.train.Checkpoint:

@@ -33,6 +33,7 @@ class Monitoring:
         grid_every: steps a sample grid of fixed seeds, raw and averaged; None draws none.
         keep: checkpoints that are kept: the last ones.
         keep_every: checkpoints at multiples of so many steps are kept too; None keeps none of them.
+        keep_at: checkpoints of these steps are kept too: those that a paper looks at.
         grid_images: images a grid.
         selection: finds the best checkpoint, which is kept too; None scores none.
     """
@@ -44,6 +45,7 @@ class Monitoring:
         grid_every: int | None = None,
         keep: int = 2,
         keep_every: int | None = None,
+        keep_at: tuple[int, ...] = (),
         grid_images: int = 16,
         selection: Selection | None = None,
     ) -> None:
@@ -57,10 +59,13 @@ class Monitoring:
             raise ValueError(
                 f"keep_every must be a multiple of checkpoint_every = {checkpoint_every}, got {keep_every}"
             )
+        if any(step < 1 or step % checkpoint_every for step in keep_at):
+            raise ValueError(f"keep_at must be multiples of checkpoint_every = {checkpoint_every}, got {keep_at}")
         if grid_images < 1:
             raise ValueError(f"grid_images must be positive, got {grid_images}")
         self.log_every, self.checkpoint_every, self.grid_every = log_every, checkpoint_every, grid_every
-        self.keep, self.keep_every, self.grid_images, self.selection = keep, keep_every, grid_images, selection
+        self.keep, self.keep_every, self.keep_at = keep, keep_every, tuple(keep_at)
+        self.grid_images, self.selection = grid_images, selection
 
     def until_event(self, step: int) -> list[int]:
         """Steps until each of the next events."""

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from zoo.console import Terminated, UserError, say, termination
-from zoo.training.checkpoints import Checkpoints
+from zoo.training.checkpoints import Checkpoints, of_stage
 from zoo.training.distribution import agree, check_batch, local_replicas, nearest, told_of_lost_workers, worker
 from zoo.training.monitors import Bystander, Monitor, Monitoring
 from zoo.training.optimizers import Optimizer
@@ -97,7 +97,9 @@ class Trainer:
         check_batch(stage.name, self.training.batch, strategy.num_replicas_in_sync, self.training.micro_batches)
         self.worker, self.workers = worker(strategy)
         monitoring = self.training.monitoring
-        self.checkpoints = Checkpoints(folder / "checkpoints", monitoring.keep, monitoring.keep_every)
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints", monitoring.keep, monitoring.keep_every, monitoring.keep_at
+        )
         self.step = self._make_step()
         self.state = self.step.state
         self.incidents = Incidents(folder / "incidents.json")
@@ -244,7 +246,7 @@ def restore_network(
     Args:
         stage: of the recipe.
         folder: WORKDIR/stages/NAME.
-        which: "last", "best" or a step.
+        which: "last", "best" or a step; of single stages "NAME=STEP".
         seed: of the initial weights, which are all replaced.
         decay: of the moving average; None takes the first of Training.ema.
 
@@ -255,7 +257,7 @@ def restore_network(
     if decay is not None and decay not in decays:
         raise UserError(f"--ema must be one of Training.ema = {decays}, got {decay}")
     checkpoints = Checkpoints(folder / "checkpoints")
-    step = checkpoints.choose(which)
+    step = checkpoints.choose(of_stage(which, stage.name))
     network = stage.build_network(seed)
     names, variables = trained_variables(network)
     group = average_name(decays, 0 if decay is None else decays.index(decay))
