@@ -10,6 +10,7 @@ from harness.metrics.frechet import FID, SFID
 from harness.metrics.inception_score import ADMInceptionScore
 from harness.metrics.precision_recall import PrecisionRecall
 from harness.published import Row, Table, Way
+from zoo.diffusion.temperatures import EpsilonTemperature, NoiseTemperature
 from zoo.networks.attention import HeadChannels, HeadCount
 from zoo.networks.resampling import ResidualResampling
 from zoo.networks.residual_sums import RescaledSum
@@ -137,8 +138,16 @@ def looked_at(row: Row) -> list[int]:
     return [last.steps if one is None else int(one) for one in way(row).checkpoints]
 
 
-def sampling_steps(stage: Stage) -> int:
-    return stage.sampler_steps
+SWEEP = PRINTED["adm_lsun_sampling_schedule"]
+
+
+def schedule(table: Table, stage: Stage) -> Any:
+    """The steps of each fifth of the process, in the words of table 16."""
+    if stage.sampler.steps is None:
+        return "training"
+    fifths = [int(steps) for steps in stage.sampler.steps.split(",")]
+    words = {"uniform": SWEEP["uniform"], "sweep": SWEEP["swept_best"]}
+    return fifths if table.id == "adm/15" else next(word for word, steps in words.items() if steps == fifths)
 
 
 # Setting of a row -> what it is in a stage.
@@ -147,7 +156,9 @@ SETTINGS: dict[str, Callable[[Stage], Any]] = {
     "guidance": lambda stage: False,
     "scale": lambda stage: None,
     "dropout": lambda stage: stage.network.rate > 0,
-    "sampling_steps": sampling_steps,
+    "sampling_steps": lambda stage: stage.sampler_steps,
+    "scaled": lambda s: {NoiseTemperature: "noise", EpsilonTemperature: "epsilon"}[type(s.sampler.temperature)],
+    "temperature": lambda stage: stage.sampler.temperature.value,
     "channels": lambda stage: stage.network.channels,
     "depth": lambda stage: stage.network.blocks,
     "heads": lambda stage: heads(stage, HeadCount),
@@ -169,6 +180,8 @@ def test_every_own_row_has_a_recipe_with_its_settings(table: Table, row: Row) ->
                 ours: Any = pipeline.stages[0].sampler_steps
             case "steps_upsample":
                 ours = upsampler and upsampler.sampler_steps
+            case "schedule":
+                ours = schedule(table, last)
             case "iterations":
                 ours, value = looked_at(row), [value]
             case _:
