@@ -12,7 +12,7 @@ from zoo.symbolic import Traced
 from zoo.training.distribution import check_batch
 
 if TYPE_CHECKING:
-    from zoo.pipeline import Stage
+    from zoo.learner import Learner
 
 FLOAT_BYTES = 4
 # Forward, and twice as much backward: the gradients of the inputs and of the weights.
@@ -58,7 +58,7 @@ class Switches:
         return texts
 
 
-def switches_of(stage: "Stage", replicas: int) -> Switches:
+def switches_of(stage: "Learner", replicas: int) -> Switches:
     """The switches that a stage's recipe sets."""
     training = stage.training
     check_batch(stage.name, training.batch, replicas, training.micro_batches)
@@ -94,7 +94,7 @@ class Work:
     has_blocks: bool
 
 
-def work_of(stage: "Stage", traced: Traced, cost: Cost) -> Work:
+def work_of(stage: "Learner", traced: Traced, cost: Cost) -> Work:
     """What training a stage is."""
     training = stage.training
     # One slot of the optimizer tells how many it keeps for each weight.
@@ -112,7 +112,7 @@ def work_of(stage: "Stage", traced: Traced, cost: Cost) -> Work:
     )
 
 
-def _input_bytes(stage: "Stage") -> int:
+def _input_bytes(stage: "Learner") -> int:
     shapes = {name: shape for name, (shape, _) in stage.input_spec(1).items() if name in ("image", "low_resolution")}
     drawn = [shape for _, shape in stage.randomness(shapes).values()]
     return sum(FLOAT_BYTES * _product(shape) for shape in [*shapes.values(), *drawn])

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from zoo import budget, cost, symbolic
+from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
 from zoo.devices import BFLOAT16, FLOAT32, USABLE, Device, find, here
+from zoo.learner import Learner
 from zoo.pipeline import Pipeline, Stage
 from zoo.registry import WIDTH, short_count
 from zoo.training.distribution import Mirrored
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 LABEL_WIDTH = 24
 # Seconds that a measured step is predicted to take at most: of a longer one a part of the batch is measured.
 MEASURED_STEP = 8.0
+# Forward passes that the gradient of a classifier in its input takes: one, and as much again backwards.
+GRADIENT_PASSES = 2
 # Images of all replicas and micro-batches, by the name of the stage.
 Plans = dict[str, tuple[int, int]]
 
@@ -48,10 +52,11 @@ def describe(
     else:
         chosen, replicas = (find(device) if isinstance(device, str) else device), devices or 1
     forecasts = [_Forecast(stage, chosen, replicas) for stage in pipeline.stages]
+    by_name = {forecast.stage.name: forecast for forecast in forecasts}
     measured = measure(_plans(forecasts)) if measure else {}
     count = pipeline.samples.count
     stages = [
-        forecast.describe(count, measured.get(forecast.stage.name))
+        forecast.describe(count, measured.get(forecast.stage.name), by_name.get(_asked(forecast.stage) or ""))
         | {"paper": forecast.on((hardware or {}).get(forecast.stage.name))}
         for forecast in forecasts
     ]
@@ -86,10 +91,16 @@ def _strategy(pipeline: Pipeline, at_hand: bool, replicas: int) -> str | None:
     return "mirrored" if replicas > 1 else "one"
 
 
+def _asked(stage: Learner) -> str | None:
+    """The name of the classifier that guides a stage."""
+    classifier = None if isinstance(stage, ClassifierStage) else cast("Stage", stage).classifier
+    return None if classifier is None else classifier.name
+
+
 class _Forecast:
     """What one stage takes of a device; tracing it spoils its network."""
 
-    def __init__(self, stage: Stage, device: Device, replicas: int) -> None:
+    def __init__(self, stage: Learner, device: Device, replicas: int) -> None:
         self.stage, self.device = stage, device
         self.traced = symbolic.build(stage)
         self.cost = cost.measure(self.traced)
@@ -114,19 +125,27 @@ class _Forecast:
     def _part(self, images: int, parts: int) -> tuple[budget.Work, budget.Switches]:
         return replace(self.work, batch=images), replace(self.switches, micro_batches=parts)
 
-    def describe(self, samples: int, measured: "Measurement | None") -> dict[str, Any]:
-        """JSON-able."""
+    def guiding(self, steps: int, samples: int) -> tuple[float, float]:
+        """FLOPs of a sample, and seconds of all, that a classifier takes which guides `steps` steps."""
+        passes = GRADIENT_PASSES * steps
+        seconds = budget.sampling_seconds(self.work, self.switches, self.device, passes, samples)
+        return self.cost.flops * passes, seconds
+
+    def describe(self, samples: int, measured: "Measurement | None", guide: "_Forecast | None") -> dict[str, Any]:
+        """JSON-able; `guide` is the classifier that guides the samples."""
         stage, training, work, switches = self.stage, self.stage.training, self.work, self.switches
         memory = budget.memory(work, switches)
         images = training.batch * training.steps
         seconds = budget.step_seconds(work, switches, self.device)
         sampling = budget.sampling_seconds(work, switches, self.device, stage.sampler_steps, samples)
+        extra, waiting = (0.0, 0.0) if guide is None else guide.guiding(stage.sampler_steps, samples)
+        sampling += waiting
         fits = budget.fits(work, switches, self.device)
-        found = None if measured is None else self._beside(measured)
+        found = None if measured is None else self._beside(measured, guide)
         if measured is not None:
             share = training.batch / measured.images
             seconds = measured.step_seconds * share
-            walks = measured.sampling_step_seconds / measured.sampled
+            walks = measured.sampling_step_seconds / max(1, measured.sampled)
             sampling = walks * stage.sampler_steps * samples
         return {
             "name": stage.name,
@@ -142,7 +161,8 @@ class _Forecast:
             "steps": training.steps,
             "images": images,
             "evaluations": stage.sampler_steps,
-            "sampling_flops": self.cost.flops * stage.sampler_steps,
+            "sampling_flops": self.cost.flops * stage.sampler_steps + extra,
+            "classes": stage.classes if isinstance(stage, ClassifierStage) else None,
             "training_flops": budget.TRAINING_PASSES * self.cost.flops * images,
             "activation_bytes": self.cost.activations(switches.policy).total(switches.recompute),
             "memory": asdict(memory),
@@ -182,10 +202,11 @@ class _Forecast:
         changes = [] if remedy.switches is None else remedy.switches.bindings(self.switches, f"{self.stage.name}/")
         return {**asdict(remedy), "changes": changes}
 
-    def _beside(self, measured: "Measurement") -> dict[str, Any]:
+    def _beside(self, measured: "Measurement", guide: "_Forecast | None") -> dict[str, Any]:
         """The measurement and what is predicted for the same number of images."""
         work, switches = self._part(measured.images, measured.micro_batches)
         walk = budget.sampling_seconds(work, switches, self.device, 1, measured.sampled)
+        walk += 0.0 if guide is None else guide.guiding(1, measured.sampled)[1]
         return {
             **asdict(measured),
             "images_per_second": measured.images_per_second,
@@ -201,9 +222,17 @@ def _plans(forecasts: list[_Forecast]) -> Plans:
     return {name: plan for name, plan in plans.items() if plan is not None}
 
 
-def _parts(stage: Stage) -> dict[str, str | None]:
+def _parts(stage: Learner) -> dict[str, str | None]:
     """The names of the components that make up the method, None where a part is left out."""
-    objective = stage.objective
+    common = {"optimizer": _kind(stage.training.optimizer), "source": stage.images.source.name}
+    if isinstance(stage, ClassifierStage):
+        return {"process": _kind(stage.process), "schedule": _kind(stage.process.schedule), "sampler": None, **common}
+    return common | _method(cast("Stage", stage))
+
+
+def _method(stage: Stage) -> dict[str, str | None]:
+    """The same of a stage that makes images."""
+    objective, guidance = stage.objective, stage.sampler.guidance
     augmentations = [getattr(part, "augmentation", None) for part in stage.conditioning]
     return {
         "process": _kind(objective.process),
@@ -213,9 +242,9 @@ def _parts(stage: Stage) -> dict[str, str | None]:
         "loss": _kind(objective.loss),
         "conditioning": ", ".join(_kind(part) for part in stage.conditioning) or None,
         "augmentation": ", ".join(_kind(part) for part in augmentations if part is not None) or None,
-        "optimizer": _kind(stage.training.optimizer),
         "sampler": _kind(stage.sampler),
-        "source": stage.images.source.name,
+        "guidance": None if guidance is None else _kind(guidance),
+        "classifier": _asked(stage),
     }
 
 
@@ -250,16 +279,38 @@ def _render_stage(stage: dict[str, Any], machine: dict[str, Any], samples: int) 
         ("network", f"{stage['network']}, {stage['parameters']:,} parameters"),
         ("forward pass", f"{_flops(stage['flops'])} an image"),
         ("process", f"{parts['process']}, {parts['schedule']}"),
-        ("predicts", f"{parts['target']}, {parts['variance']}, {parts['loss']}"),
-        ("conditioned on", parts["conditioning"] or "nothing"),
-        *([("augmentation", parts["augmentation"] or "none")] if low else []),
-        ("optimizer, sampler", f"{parts['optimizer']}, {parts['sampler']}"),
+        *(_render_classifier(stage) if parts["sampler"] is None else _render_method(stage)),
         ("trained on", f"{short_count(stage['images'])} images: {stage['steps']:,} steps of {stage['batch']:,}"),
-        ("sampled in", f"{stage['evaluations']:,} evaluations, {_flops(stage['sampling_flops'])} an image"),
+        *_render_sampling(stage),
         *_render_memory(stage, machine),
         *_render_time(stage, samples),
     ]
     return [f"{stage['name']}  {enlarges}{size}x{size}, {parts['source']}", *(_line(*row) for row in rows)]
+
+
+def _render_classifier(stage: dict[str, Any]) -> list[tuple[str, str]]:
+    return [("predicts", f"which of {stage['classes']:,} classes"), ("optimizer", stage["parts"]["optimizer"])]
+
+
+def _render_method(stage: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = stage["parts"]
+    return [
+        ("predicts", f"{parts['target']}, {parts['variance']}, {parts['loss']}"),
+        ("conditioned on", parts["conditioning"] or "nothing"),
+        *([("augmentation", parts["augmentation"] or "none")] if stage["low_resolution"] else []),
+        ("optimizer, sampler", f"{parts['optimizer']}, {parts['sampler']}"),
+    ]
+
+
+def _render_sampling(stage: dict[str, Any]) -> list[tuple[str, str]]:
+    parts = stage["parts"]
+    if parts["sampler"] is None:
+        return []
+    rows = [("sampled in", f"{stage['evaluations']:,} evaluations, {_flops(stage['sampling_flops'])} an image")]
+    if parts["guidance"] is None:
+        return rows
+    by = f" by '{parts['classifier']}'" if parts["classifier"] else ""
+    return [*rows, ("guided", f"{parts['guidance']}{by}")]
 
 
 def _render_memory(stage: dict[str, Any], machine: dict[str, Any]) -> list[tuple[str, str]]:
@@ -326,7 +377,7 @@ def _render_time(stage: dict[str, Any], samples: int) -> list[tuple[str, str]]:
     rows = [
         ("a step", f"{duration(stage['step_seconds'])}{source}"),
         ("training", f"{duration(stage['training_seconds'])}, {_flops(stage['training_flops'])}"),
-        (f"{samples:,} samples", duration(stage["sampling_seconds"])),
+        *([(f"{samples:,} samples", duration(stage["sampling_seconds"]))] if stage["evaluations"] else []),
     ]
     paper = stage["paper"]
     if paper is not None:
@@ -345,14 +396,15 @@ def _render_time(stage: dict[str, Any], samples: int) -> list[tuple[str, str]]:
         ("  a step", _compared(duration, measured["step_seconds"], measured["predicted_step_seconds"])),
         ("  images a second", f"{measured['images_per_second']:.3g}"),
         ("  memory a replica", _compared(_bytes, measured["memory_bytes"], measured["predicted_memory_bytes"])),
-        (
-            "  a sampling step",
-            _compared(duration, measured["sampling_step_seconds"], measured["predicted_sampling_step_seconds"])
-            + f", {measured['sampled']:,} images",
-        ),
+        *([("  a sampling step", _measured_walk(measured))] if measured["sampled"] else []),
         ("  to the first step", duration(measured["first_step_seconds"])),
     ]
     return rows
+
+
+def _measured_walk(measured: dict[str, Any]) -> str:
+    found = measured["sampling_step_seconds"], measured["predicted_sampling_step_seconds"]
+    return f"{_compared(duration, *found)}, {measured['sampled']:,} images"
 
 
 def _compared(show: Callable[[float], str], measured: float | None, predicted: float) -> str:

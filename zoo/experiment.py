@@ -18,11 +18,12 @@ import tensorflow as tf
 
 from zoo.console import UserError, say
 from zoo.data.pictures import to_bytes, write_grid
+from zoo.learner import Learner
 from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
 from zoo.sample_files import missing, read_images
-from zoo.sampling import GivenLabels, StageSampler, sample_stage
+from zoo.sampling import GivenLabels, Guide, StageSampler, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, named, of_stage, write_text
 from zoo.training.distribution import agree, alone, check_batch, worker
@@ -92,13 +93,13 @@ class Experiment:
         write_text(self.workdir / "recipe.gin", self.recipe.text())
         write_text(self.workdir / "operative.gin", self.recipe.operative())
 
-    def stage_folder(self, stage: Stage) -> Path:
+    def stage_folder(self, stage: Learner) -> Path:
         """Checkpoints, metrics and grids of a stage."""
         return self.workdir / "stages" / stage.name
 
     # ---- training
 
-    def train(self, stages: list[Stage], scored: bool = False) -> None:
+    def train(self, stages: Sequence[Learner], scored: bool = False) -> None:
         """Trains stages one after the other; each goes on where its last checkpoint ends.
 
         Args:
@@ -115,12 +116,12 @@ class Experiment:
                 stage.check_classes()
             except ValueError as error:
                 raise UserError(str(error)) from error
-        if scored and self.pipeline.evaluation is not None and self.is_chief:
-            self.pipeline.evaluation.check_features(self.pipeline.stages[-1].images)
+        if scored and self.pipeline.evaluation is not None and self.pipeline.cascade and self.is_chief:
+            self.pipeline.evaluation.check_features(self.pipeline.last.images)
         for stage in stages:
             self._train(stage)
 
-    def _train(self, stage: Stage) -> None:
+    def _train(self, stage: Learner) -> None:
         folder = self.stage_folder(stage)
         with self._writing(folder / ".lock", f"the stage folder {folder}"):
             found = Checkpoints(folder / "checkpoints").resume_from() if self.is_chief else None
@@ -142,7 +143,7 @@ class Experiment:
 
     def sample_set(
         self,
-        stages: list[Stage],
+        stages: Sequence[Learner],
         checkpoint: str,
         part: tuple[int, int] = (1, 1),
         decay: float | None = None,
@@ -151,8 +152,9 @@ class Experiment:
         """Writes the sample sets of stages, in the order of the cascade; whole shards are kept.
 
         Args:
-            stages: of the pipeline.
-            checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
+            stages: of the pipeline; classifiers among them are passed over.
+            checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP". A classifier that guides is
+                the last one unless it is named.
             part: (i, n): the shards of number i of n independent processes; workers of one strategy share them out.
             decay: of the averaged weights; None takes the first of Training.ema.
             levels: s of the z_s that are kept of a stage besides those that the next one takes: other sample sets may
@@ -160,11 +162,16 @@ class Experiment:
         """
         if self.workers > 1:
             part = self.worker + 1, self.workers
-        if len(stages) > 1:  # of a stage whose samples the next one does not take none are made
-            stages = [stage for stage in stages if stage is stages[-1] or self.pipeline.after(stage)]
-        for stage in stages:  # what is not there is found before anything is sampled
-            self.chosen(stage, checkpoint)
-        for stage in stages:
+        makers = [stage for stage in stages if isinstance(stage, Stage)]
+        if not makers:
+            raise UserError(f"{', '.join(stage.name for stage in stages)} makes no images: it is a classifier")
+        if len(makers) > 1:  # of a stage whose samples the next one does not take none are made
+            makers = [stage for stage in makers if stage is makers[-1] or self.pipeline.after(stage)]
+        for stage in makers:  # what is not there is found before anything is sampled
+            self.weights(stage, checkpoint)
+            if stage.classifier is not None:
+                self.weights(stage.classifier, checkpoint)
+        for stage in makers:
             before = self.pipeline.before(stage)
             if before is None and stage.images.low_resolution is not None and stage.origin.chained:
                 raise UserError(f"stage '{stage.name}' enlarges images: give them by --low_resolution FILE.npz")
@@ -173,27 +180,31 @@ class Experiment:
                 network, digest, step = restore_network(
                     stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay
                 )
+                guide, asked = self._guide(stage, checkpoint)
                 sample_stage(
                     stage,
                     network,
                     self.pipeline.samples,
                     folder,
-                    self.set_identity(stage, {"step": step, "hash": digest}, decay),
+                    self.set_identity(stage, {"step": step, "hash": digest}, decay, asked),
                     self.pipeline.seed,
                     None if before is None else self.workdir / "samples" / before.name,
                     sorted({*self.pipeline.kept_levels(stage), *(levels or {}).get(stage.name, ())}),
                     part,
+                    guide,
                 )
             agree(self.strategy, 0)  # the next stage reads the shards of all workers
 
-    def chosen(self, stage: Stage, checkpoint: str) -> int:
-        """The step of the checkpoint that --checkpoint means of a stage.
+    def weights(self, stage: Learner, checkpoint: str) -> dict[str, Any]:
+        """`step` and `hash` of the checkpoint that --checkpoint means of a stage.
 
         Raises:
             UserError: it is not there, or names a stage that this recipe does not have.
         """
         self._check_named(checkpoint)
-        return Checkpoints(self.stage_folder(stage) / "checkpoints").choose(of_stage(checkpoint, stage.name))
+        checkpoints = Checkpoints(self.stage_folder(stage) / "checkpoints")
+        step = checkpoints.choose(_of(stage, checkpoint))
+        return {"step": step, "hash": checkpoints.digest(step)}
 
     def _check_named(self, checkpoint: str) -> None:
         known = [stage.name for stage in self.pipeline.stages]
@@ -201,18 +212,37 @@ class Experiment:
             if name not in known:
                 raise UserError(f"--checkpoint names the stage '{name}'; the stages are {', '.join(known)}")
 
-    def set_identity(self, stage: Stage, checkpoint: dict[str, Any], decay: float | None) -> dict[str, Any]:
+    def _guide(self, stage: Stage, checkpoint: str) -> tuple[Guide | None, dict[str, Any] | None]:
+        """The classifier that guides a stage, and `step` and `hash` of its checkpoint; made in the strategy's scope."""
+        classifier = stage.classifier
+        if classifier is None:
+            return None, None
+        which = _of(classifier, checkpoint)
+        network, digest, step = restore_network(
+            classifier, self.stage_folder(classifier), which, self.pipeline.seed
+        )
+        return Guide(network, classifier.process), {"step": step, "hash": digest}
+
+    def set_identity(
+        self,
+        stage: Stage,
+        checkpoint: dict[str, Any],
+        decay: float | None,
+        classifier: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """What the images of a stage depend on.
 
         Args:
             checkpoint: its `step` and `hash`.
             decay: of the averaged weights.
+            classifier: `step` and `hash` of the classifier that guides it.
         """
         before = self.pipeline.before(stage)
         return {
             "stage": stage.name,
             "checkpoint": checkpoint,
             **({} if decay is None else {"ema": decay}),
+            **({} if classifier is None else {"classifier": classifier}),
             "seed": self.pipeline.seed,
             "shard": self.pipeline.samples.shard,
             "batch": self.pipeline.samples.batch,
@@ -226,9 +256,9 @@ class Experiment:
 
     def provenance(self) -> dict[str, Any]:
         """What a result must say of where its samples came from."""
-        last = self.pipeline.stages[-1]
+        last = self.pipeline.last
         sets = {}
-        for stage in self.pipeline.stages:
+        for stage in self.pipeline.cascade:
             marker = self.workdir / "samples" / stage.name / "set.json"
             sets[stage.name] = json.loads(marker.read_text()) if marker.is_file() else None
         return {
@@ -256,7 +286,7 @@ class Experiment:
             evaluation: of the recipe.
             rows: the published rows that the result is shown beside.
         """
-        last = self.pipeline.stages[-1]
+        last = self.pipeline.last
         samples, results = self.workdir / "samples" / last.name, self.workdir / "results"
         absent = missing(samples, self.pipeline.samples)
         if absent:
@@ -276,7 +306,7 @@ class Experiment:
 
     def _columns(self) -> int | None:
         """As many columns as classes where those are few, so that a column of balanced labels is a class."""
-        classes = self.pipeline.stages[-1].images.classes
+        classes = self.pipeline.last.images.classes
         return classes if 2 <= classes <= 16 else None
 
     def part(self) -> None:
@@ -306,13 +336,15 @@ class Experiment:
         """
         self._check_named(checkpoint)
         seed = self.pipeline.seed if seed is None else seed
-        if labels is not None and not any(stage.conditioned_on_class for stage in self.pipeline.stages):
-            raise UserError("labels are for class-conditional models: no stage of this recipe is told the class")
+        if labels is not None and not any(stage.labelled for stage in self.pipeline.cascade):
+            raise UserError(
+                "labels are for class-conditional models: no stage of this recipe is told the class, nor guided to it"
+            )
         if low_resolution is not None and count is not None and count > len(low_resolution):
             raise UserError(f"count must be at most the {len(low_resolution)} low-resolution images, got {count}")
         given = self.pipeline.samples.labels if labels is None else GivenLabels(tuple(labels))
         count = count or (len(low_resolution) if low_resolution is not None else len(labels or [0]))
-        stages, begin = self.pipeline.stages, None
+        stages, begin = self.pipeline.cascade, None
         if low_resolution is not None:
             begin, stages = self._entry(low_resolution, stages)
         indices, own = np.arange(count), None  # own: the labels of real images, where these have some
@@ -321,7 +353,7 @@ class Experiment:
             for stage in stages:
                 batch = self._low_resolution(stage, indices, made, begin)
                 own = batch.get("label", own) if labels is None else None
-                if stage.conditioned_on_class:
+                if stage.labelled:
                     batch["label"] = given(indices, stage.images.classes, seed) if own is None else own
                 made, begin = self._walk(stage, indices, batch, seed, checkpoint, decay), None
         return to_bytes(made[0])
@@ -366,9 +398,10 @@ class Experiment:
         if key not in self._samplers:
             network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay)
             weights = [variable.value for variable in network.trainable_variables]
-            self._samplers[key] = StageSampler(stage, network, self.pipeline.samples.batch), weights
+            guide, _ = self._guide(stage, checkpoint)
+            self._samplers[key] = StageSampler(stage, network, self.pipeline.samples.batch, guide), weights
         sampler, weights = self._samplers[key]
-        if not stage.conditioned_on_class:
+        if not stage.labelled:
             batch = {name: value for name, value in batch.items() if name != "label"}
         root, levels = randomness.key(seed, f"{stage.name}/sampling"), self.pipeline.kept_levels(stage)
         parts = [slice(at, at + sampler.at_once) for at in range(0, len(indices), sampler.at_once)]
@@ -376,6 +409,11 @@ class Experiment:
             sampler.walk(root, indices[rows], {n: v[rows] for n, v in batch.items()}, weights, levels) for rows in parts
         ]
         return {s: np.concatenate([walk[s] for walk in walks]) for s in walks[0]}
+
+
+def _of(stage: Learner, checkpoint: str) -> str:
+    """What --checkpoint says of a stage; "best" and a step without a name are not meant for classifiers."""
+    return of_stage(checkpoint, stage.name) if isinstance(stage, Stage) or named(checkpoint) else "last"
 
 
 def _few(numbers: list[int]) -> str:

@@ -5,18 +5,19 @@ import copy
 import gc
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import tensorflow as tf
 
 from zoo.console import say
-from zoo.sampling import StageSampler
+from zoo.sampling import Guide, StageSampler
 from zoo.training import randomness
 from zoo.training.distribution import check_batch
 from zoo.training.step import TrainingStep
 
 if TYPE_CHECKING:
+    from zoo.learner import Learner
     from zoo.pipeline import Pipeline, Stage
 
 # Seconds that the steps of a stage may take, without what compiling takes; more images than fit are left out.
@@ -39,7 +40,7 @@ class Measurement:
         steps: so many.
         memory_bytes: a replica, at the worst moment; None where the system does not say.
         sampling_step_seconds: median, of one network evaluation and step of the sampler.
-        sampled: images in it.
+        sampled: images in it; 0 of a classifier, which makes none.
     """
 
     replicas: int
@@ -82,7 +83,7 @@ def measure(
 
 
 def measure_stage(
-    stage: "Stage", strategy: tf.distribute.Strategy, images: int, micro_batches: int, sampled: int, limit: float
+    stage: "Learner", strategy: tf.distribute.Strategy, images: int, micro_batches: int, sampled: int, limit: float
 ) -> Measurement:
     """One stage, which keeps its weights and its own `training`."""
     replicas = strategy.num_replicas_in_sync
@@ -100,8 +101,8 @@ def measure_stage(
     first = time.perf_counter() - began
     seconds = _timed(lambda i: step(batches, i + 1, i + 1, 1), limit)
     peak = memory.peak
-    sampled = min(sampled, max(1, images // replicas))
-    walking = _sampling(stage, step, strategy, sampled, limit / 4)
+    sampled = min(sampled, max(1, images // replicas)) if stage.sampler_steps else 0
+    walking = _sampling(cast("Stage", stage), step, strategy, sampled, limit / 4) if sampled else 0.0
     return Measurement(
         replicas,
         images,
@@ -126,7 +127,7 @@ def _timed(step: Any, limit: float) -> list[float]:
     return seconds
 
 
-def _synthetic(stage: "Stage", images: int) -> tf.data.Dataset:
+def _synthetic(stage: "Learner", images: int) -> tf.data.Dataset:
     """Batches of noise with labels, of the shapes that the stage trains on."""
     random = np.random.default_rng(0)
     spec = stage.input_spec(images)
@@ -140,14 +141,17 @@ def _synthetic(stage: "Stage", images: int) -> tf.data.Dataset:
 def _sampling(stage: "Stage", step: TrainingStep, strategy: tf.distribute.Strategy, images: int, limit: float) -> float:
     """Median seconds of one step of the walk, for `images` on each replica."""
     with strategy.scope():
-        sampler = StageSampler(stage, step.state.network, images)
+        classifier, guide = stage.classifier, None
+        if classifier is not None:  # untrained: it takes as long
+            guide = Guide(classifier.build_network(0), classifier.process)
+        sampler = StageSampler(stage, step.state.network, images, guide)
         # A walk of a few steps: what one of them takes does not depend on their number.
         sampler.process = copy.copy(sampler.process)
         sampler.process.steps = min(SAMPLING_STEPS, sampler.process.steps)
         count = images * strategy.num_replicas_in_sync
         spec = stage.input_spec(count)
         given: dict[str, np.ndarray] = {}
-        if "label" in spec:
+        if stage.labelled:
             given["label"] = np.zeros(count, np.int64)
         if "low_resolution" in spec:
             given["low_resolution"] = np.zeros(spec["low_resolution"][0], np.float32)

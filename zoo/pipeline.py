@@ -1,27 +1,25 @@
 """A stage is a network with all it needs to be trained and sampled; a pipeline is a list of stages."""
 
-import contextlib
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 
+from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
 from zoo.data.images import Images
 from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Origin
 from zoo.diffusion.objective import Objective
-from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
+from zoo.learner import Learner, Specification
 from zoo.method import Method
 from zoo.origins import StageSamples
 from zoo.sampling import SampleSet
 from zoo.training.distribution import Machines
+from zoo.training.observers import SampleGrids
 from zoo.training.trainer import Training
-
-Specification = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Evaluation(Protocol):
@@ -34,7 +32,7 @@ class Evaluation(Protocol):
         """Fails where the feature network cannot be had for these images."""
 
 
-class Stage(Method):
+class Stage(Method, Learner):
     """One model of a cascade: network, diffusion, data, optimizer and sampler.
 
     Args:
@@ -45,7 +43,13 @@ class Stage(Method):
         sampler: the walk from noise to image.
         training: batch, steps, optimizer.
         conditioning: what the network is told besides the noise level.
+
+    Attributes:
+        classifier: the stage whose classifier guides its samples, which the pipeline looks up; None where none does.
     """
+
+    observer = SampleGrids
+    classifier: ClassifierStage | None = None
 
     def __init__(
         self,
@@ -57,10 +61,8 @@ class Stage(Method):
         training: Training,
         conditioning: tuple[Conditioning, ...] = (),
     ) -> None:
-        if not name.replace("_", "").replace("-", "").isalnum():
-            raise ValueError(f"name must consist of letters, digits, - and _, got '{name}'")
-        self.name, self.network, self.objective, self.images = name, network, objective, images
-        self.sampler, self.training, self.conditioning = sampler, training, tuple(conditioning)
+        super().__init__(name, network, images, training)
+        self.objective, self.sampler, self.conditioning = objective, sampler, tuple(conditioning)
         sampler.walks(objective.process)  # a respacing that cannot be had is found before training
         enlarges = self.low_resolution is not None
         if enlarges != (images.low_resolution is not None):
@@ -72,19 +74,20 @@ class Stage(Method):
     # ---- shapes
 
     @property
-    def size(self) -> int:
-        """Height and width of the images, in pixels."""
-        return self.images.size
-
-    @property
-    def sampler_steps(self) -> int:
-        """Network evaluations a sample."""
-        return sum(first + 1 for first in self.sampler.walks(self.objective.process))
+    def sampler_steps(self) -> int:  # type: ignore[override]
+        """Network evaluations a sample, those of a classifier left out."""
+        steps = sum(first + 1 for first in self.sampler.walks(self.objective.process))
+        return steps * (1 if self.sampler.guidance is None else self.sampler.guidance.evaluations)
 
     @property
     def conditioned_on_class(self) -> bool:
         """Whether the network is told the class."""
         return any(isinstance(part, ClassLabel) for part in self.conditioning)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its samples have a class: the network is told it, or guided towards it."""
+        return self.conditioned_on_class or self.classifier is not None
 
     @property
     def low_resolution(self) -> LowResolution | None:
@@ -124,8 +127,7 @@ class Stage(Method):
         """Name -> (shape, dtype) of what the network is called with."""
         channels = self.images.channels
         spec: Specification = {"image": ((batch, self.size, self.size, channels), "float32")}
-        continuous = isinstance(self.objective.process, ContinuousNoiseProcess)
-        spec["logsnr" if continuous else "time"] = ((batch,), "float32")
+        spec[self.objective.process.told] = ((batch,), "float32")
         if self.conditioned_on_class:
             spec["label"] = ((batch,), "int32")
         low = self.images.low_resolution
@@ -138,32 +140,7 @@ class Stage(Method):
         """What the network must return: twice the channels where the variance is learned."""
         return batch, self.size, self.size, self.images.channels * self.objective.variance.outputs
 
-    # ---- building and running
-
-    def build_network(self, seed: int) -> keras.Model:
-        """The network with its variables, initialised from the seed; called inside the scope of the strategy."""
-        if not self.network.built:
-            keras.utils.set_random_seed((seed * 1_000_003 + zlib.crc32(self.name.encode())) % 2**31)
-            self.network.recompute = self.training.recomputation
-            with self._policy():
-                self.network({name: keras.KerasTensor(*what) for name, what in self.input_spec(1).items()})
-        return self.network
-
-    @contextlib.contextmanager
-    def _policy(self) -> Iterator[None]:
-        """Layers are made when a network is built, under the policy of that moment."""
-        before = keras.config.dtype_policy()
-        wanted = self.training.precision.policy
-        if wanted != "float32":  # else that of the process, which tests of precision set to float64
-            self.network.dtype_policy = keras.DTypePolicy(wanted)
-            keras.config.set_dtype_policy(wanted)
-        try:
-            yield
-        finally:
-            keras.config.set_dtype_policy(before)
-
     def check_classes(self) -> None:
-        """Raises ValueError where network and data disagree; looks at the dataset, so it is not for constructors."""
         known = getattr(self.network, "classes", None)
         if self.conditioned_on_class != (known is not None):
             raise ValueError(
@@ -172,22 +149,30 @@ class Stage(Method):
             )
         if known is not None and known != self.images.classes:
             raise ValueError(f"classes must be {self.images.classes}, as the data of stage '{self.name}', got {known}")
+        if self.classifier is not None and self.classifier.classes != self.images.classes:
+            raise ValueError(
+                f"{self.classifier.name}/NoisyClassifier.out_classes must be {self.images.classes}, the classes of the "
+                f"data of stage '{self.name}', which it guides; got {self.classifier.classes}"
+            )
 
 
 class Pipeline:
     """A cascade: each stage enlarges the images of the stage before. One model is a list of one stage.
 
     Args:
-        stages: from the lowest resolution up.
+        stages: from the lowest resolution up; a classifier stands before the stages that it guides.
         samples: what is sampled by default.
         evaluation: how the samples of the last stage are scored; None does not score.
         seed: of initial weights, data order, noise and samples.
         machines: that it runs on; None takes those at hand. --strategy comes before it.
+
+    Attributes:
+        cascade: those of the stages that make images, in order.
     """
 
     def __init__(
         self,
-        stages: list[Stage],
+        stages: list[Learner],
         samples: SampleSet,
         evaluation: Evaluation | None = None,
         seed: int = 0,
@@ -198,28 +183,56 @@ class Pipeline:
         names = [stage.name for stage in stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have different names, got {names}")
-        for before, stage in zip([None, *stages[:-1]], stages, strict=True):
+        self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
+        self.machines = machines
+        self.cascade = [stage for stage in stages if isinstance(stage, Stage)]
+        for before, stage in zip([None, *self.cascade[:-1]], self.cascade, strict=True):
             _check_fit(before, stage)
             if before is not None and stage.origin.truncated:
                 _check_truncation(before, stage)
-        self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
-        self.machines = machines
+            stage.classifier = self._guide(stage)
 
-    def stage(self, name: str) -> Stage:
+    @property
+    def last(self) -> Stage:
+        """The stage whose images are those of the pipeline."""
+        if not self.cascade:
+            raise UserError(f"this recipe makes no images: of its stages ({self._names()}) none is a Stage")
+        return self.cascade[-1]
+
+    def _names(self) -> str:
+        return ", ".join(stage.name for stage in self.stages)
+
+    def _guide(self, stage: Stage) -> ClassifierStage | None:
+        """The stage whose classifier guides `stage`."""
+        guidance = stage.sampler.guidance
+        if guidance is None or guidance.asks is None:
+            return None
+        before = self.stages[: self.stages.index(stage)]
+        known = {other.name: other for other in before if isinstance(other, ClassifierStage)}
+        if guidance.asks not in known:
+            raise ValueError(
+                f"{stage.name}/{type(guidance).__name__}.classifier must be the name of a ClassifierStage that stands "
+                f"in Pipeline.stages before '{stage.name}' ({', '.join(known) or 'there is none'}), got "
+                f"'{guidance.asks}'"
+            )
+        known[guidance.asks].check_guided(stage)
+        return known[guidance.asks]
+
+    def stage(self, name: str) -> Learner:
         """The stage of a name."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise UserError(f"--stage must be one of {', '.join(stage.name for stage in self.stages)}, got '{name}'")
+        raise UserError(f"--stage must be one of {self._names()}, got '{name}'")
 
     def before(self, stage: Stage) -> Stage | None:
         """The stage whose images `stage` enlarges."""
-        position = self.stages.index(stage)
-        return self.stages[position - 1] if position and stage.origin.chained else None
+        position = self.cascade.index(stage)
+        return self.cascade[position - 1] if position and stage.origin.chained else None
 
     def after(self, stage: Stage) -> Stage | None:
         """The stage that enlarges the images of `stage`."""
-        following = self.stages[self.stages.index(stage) + 1 :][:1]
+        following = self.cascade[self.cascade.index(stage) + 1 :][:1]
         return following[0] if following and following[0].origin.chained else None
 
     def kept_levels(self, stage: Stage) -> tuple[int, ...]:

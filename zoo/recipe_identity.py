@@ -119,7 +119,8 @@ class Resolution:
         """The network and the classes and numbers that decide on the shapes of what it is called with and returns."""
         images, objective = self._referred(key, "images"), self._referred(key, "objective")
         sizes = [self.literal(one, name) for one in images for name in ("size", "low_resolution", "channels")]
-        parts = [part for one in objective for name in ("process", "variance") for part in self._referred(one, name)]
+        method = [key, *objective]  # a classifier has a process of its own
+        parts = [part for one in method for name in ("process", "variance") for part in self._referred(one, name)]
         told = self._referred(key, "conditioning")
         levels = [part for one in told for part in self._referred(one, "augmentation")]
         levels += [part for one in levels for part in self._referred(one, "process")]

@@ -16,7 +16,6 @@ import keras
 from zoo import recipe, recipe_building
 from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution
 from zoo.diffusion.objective import Objective
-from zoo.diffusion.process import ContinuousNoiseProcess
 from zoo.diffusion.samplers import Sampler
 from zoo.method import Method
 from zoo.registry import Component
@@ -50,9 +49,8 @@ class StageParts(Method):
 
     def input_spec(self, batch: int) -> dict[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype) of what the network is called with."""
-        continuous = isinstance(self.objective.process, ContinuousNoiseProcess)
         spec = {name: (shape, "float32") for name, shape in self.image_shapes(batch).items()}
-        spec["logsnr" if continuous else "time"] = ((batch,), "float32")
+        spec[self.objective.process.told] = ((batch,), "float32")
         if any(isinstance(part, ClassLabel) for part in self.conditioning):
             spec["label"] = ((batch,), "int32")
         if self.images.low_resolution is not None:
@@ -90,7 +88,7 @@ class StageParts(Method):
 
 
 def load(path: str | Path, bindings: Sequence[str] = ()) -> list[StageParts]:
-    """The stages of a recipe.
+    """The stages of a recipe that make images.
 
     Args:
         path: a Gin file, or the name of a recipe in registry.yaml.
@@ -104,7 +102,7 @@ def load(path: str | Path, bindings: Sequence[str] = ()) -> list[StageParts]:
     pipeline = recipe_building.build(
         found.source, found.instances, found.registry, lambda component: _class_of(component, found.signatures)
     ).root
-    return [StageParts(stage) for stage in pipeline.stages]
+    return [StageParts(stage) for stage in pipeline.stages if type(stage).__name__ == "Stage"]
 
 
 def _class_of(component: Component, signatures: Signatures) -> type:

@@ -206,6 +206,9 @@ def _run(experiment: "Experiment") -> int:
     experiment.record()
     if FLAGS.do in ("all", "train"):
         experiment.train(stages, scored=FLAGS.do == "all" and FLAGS.stage is None)
+    if FLAGS.do == "all" and not any(stage in pipeline.cascade for stage in stages):
+        experiment.part()  # classifiers alone: they are trained, and make no images
+        return 0
     if FLAGS.do in ("all", "sample"):
         experiment.sample_set(stages, FLAGS.checkpoint, part, FLAGS.ema)
     if FLAGS.do in ("all", "evaluate") and FLAGS.stage is None and experiment.is_chief:
@@ -266,7 +269,7 @@ def _evaluate(experiment: "Experiment") -> None:
         return
     from harness import report
 
-    name = experiment.pipeline.stages[-1].name
+    name = experiment.pipeline.last.name
     rows = _published_rows(experiment)
     report.print_row(experiment.score(evaluation, rows), rows)
     page = report.write_report(experiment.workdir)

@@ -1,9 +1,9 @@
 """Sample sets: images by index, in shards, from a cascade of stages."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,8 +11,11 @@ import tensorflow as tf
 
 from zoo.console import UserError, progress
 from zoo.device_batches import DeviceBatches
+from zoo.diffusion.objective import Prediction
+from zoo.diffusion.process import DiscreteProcess
 from zoo.sample_files import claimed, is_whole, level_path, shard_path, tidy, write_shard
 from zoo.training import randomness
+from zoo.training.gradients import input_gradient
 
 if TYPE_CHECKING:
     from zoo.pipeline import Stage
@@ -72,7 +75,7 @@ class SampleSet:
 
     Args:
         count: images.
-        labels: of class-conditional models.
+        labels: of class-conditional models, and of those that a classifier guides.
         batch: images in one call of the network, on one device; the last batch is padded.
         shard: images a file.
     """
@@ -89,6 +92,14 @@ class SampleSet:
         return [np.arange(start, min(start + self.shard, self.count)) for start in starts]
 
 
+class Guide(NamedTuple):
+    """A trained classifier that guides samples."""
+
+    network: keras.Model
+    process: DiscreteProcess
+    """That it was trained on: it is told the noise level as this process tells it."""
+
+
 class StageSampler(DeviceBatches):
     """Samples images of one stage with given weights, a padded batch on every device of the current strategy.
 
@@ -97,11 +108,12 @@ class StageSampler(DeviceBatches):
         network: built, with any weights.
         batch: images in one call of the network, on one device. The same batch gives the same pixels to the bit,
             on however many devices.
+        guide: the classifier that the guidance of the stage's sampler asks; None leaves such guidance out.
     """
 
-    def __init__(self, stage: "Stage", network: keras.Model, batch: int) -> None:
+    def __init__(self, stage: "Stage", network: keras.Model, batch: int, guide: Guide | None = None) -> None:
         super().__init__(batch)
-        self.stage, self.network = stage, network
+        self.stage, self.network, self.guide = stage, network, guide
         self.process = stage.sampler.plan(stage.objective.process)
         self.shape = (batch, stage.size, stage.size, stage.images.channels)
         self._start = self._compiled(self._prepare)
@@ -127,15 +139,16 @@ class StageSampler(DeviceBatches):
         Args:
             key: of the stage and the seed; all that is random for image i depends on it and on i alone.
             indices: int [n], n at most `at_once`.
-            batch: `label` [n] and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated
-                augmentation, `z_s` [n, h, w, C].
+            batch: `label` [n], told or guided to, and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1]
+                or, of truncated augmentation, `z_s` [n, h, w, C].
             weights: of the network, in the order of its trainable variables.
             levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
         """
         if "label" in batch:
             batch = {**batch, "label": batch["label"].astype(np.int32)}
         own, given = self._split(indices.astype(np.int32)), {name: self._split(value) for name, value in batch.items()}
-        values = self._values(weights)
+        asked = [] if self.guide is None else self.guide.network.trainable_variables
+        values = self._values([*weights, *(variable.value for variable in asked)])
         z, inputs = self._start(key, own, given)
         kept: dict[int, Any] = {}
         stops = {self.stage.step_after(s): s for s in levels if s}
@@ -160,7 +173,8 @@ class StageSampler(DeviceBatches):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         draws = {"start": ("normal", self.shape), **self.stage.conditioning_draws(self._shapes(batch))}
         random = randomness.draw_each(key, indices, draws)
-        return random.pop("start"), self.stage.sampling_inputs(batch, random)
+        asked = {} if self.guide is None else {"label": batch["label"]}  # of the guide, if not of the network too
+        return random.pop("start"), {**asked, **self.stage.sampling_inputs(batch, random)}
 
     def _corrupt(self, key: tf.Tensor, indices: tf.Tensor, z: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
         """z_0 made noisy again, to where step `first` of the plan begins."""
@@ -197,16 +211,44 @@ class StageSampler(DeviceBatches):
         indices: tf.Tensor,
     ) -> tf.Tensor:
         steps = tf.fill((self.batch,), index)
-        level = self.process.level(steps)
-        output, _ = self.network.stateless_call(weights, [], {**inputs, **level.inputs, "image": z})
         sampler = self.stage.sampler
-        prediction = sampler.predict(self.stage.objective, tf.cast(output, z.dtype), z, level, self.process)
+        prediction = self._predict(weights, z, inputs, steps)
         noise = tf.zeros_like(z)
         if sampler.random:
             # one key a step of the trained process: 0 is the image, and "start" has a stream of its own
             draws = {"noise": ("normal", self.shape)}
             noise = sampler.scaled(randomness.draw_each(randomness.fold(key, index), indices, draws)["noise"])
         return sampler.step(prediction, z, steps, noise, self.process)
+
+    def _predict(
+        self, weights: list[tf.Tensor], z: tf.Tensor, inputs: dict[str, tf.Tensor], steps: tf.Tensor
+    ) -> Prediction:
+        """What the network says about z, guided.
+
+        Args:
+            weights: of the network; after them those of the guide.
+            inputs: the same over all steps.
+            steps: int [B], of the plan.
+        """
+        own = len(self.network.trainable_variables)
+        sampler, guidance, level = self.stage.sampler, self.stage.sampler.guidance, self.process.level(steps)
+        denoise = _with_weights(self.network, weights[:own])
+        given = {**inputs, **level.inputs, "image": z}
+        told = given if self.stage.conditioned_on_class else {name: given[name] for name in given if name != "label"}
+        output = denoise(told) if guidance is None else guidance.answer(denoise, told)
+        prediction = sampler.predict(self.stage.objective, tf.cast(output, z.dtype), z, level, self.process)
+        if guidance is None or self.guide is None:
+            return prediction
+        classify = _with_weights(self.guide.network, weights[own:])
+        # The step as the classifier was told it in training: of all steps, not of those that the plan keeps.
+        noise_level = sampler.plan(self.guide.process).level(steps).inputs
+        pull = guidance.pull(classify, {**noise_level, "image": z}, inputs["label"], input_gradient)
+        return sampler.shift(prediction, pull, z, steps, self.process)
+
+
+def _with_weights(network: keras.Model, weights: list[tf.Tensor]) -> Callable[[dict[str, tf.Tensor]], tf.Tensor]:
+    """The network as a function, with these weights instead of its own."""
+    return lambda inputs: network.stateless_call(weights, [], inputs)[0]
 
 
 def sample_stage(
@@ -219,6 +261,7 @@ def sample_stage(
     before: Path | None,
     levels: Sequence[int] = (),
     part: tuple[int, int] = (1, 1),
+    guide: Guide | None = None,
 ) -> str:
     """Writes the sample set of one stage, shard by shard; whole shards that are there already are kept.
 
@@ -236,6 +279,7 @@ def sample_stage(
         levels: z_s of these s is also stored as float32, for a next stage that does not take rounded images (s = 0)
             or takes truncated ones.
         part: (i, n): of n independent workers this is number i, which makes every n-th shard.
+        guide: the classifier that the guidance of the stage's sampler asks.
 
     Returns:
         The hash of the identity.
@@ -246,7 +290,7 @@ def sample_stage(
     with claimed(folder, identity, part) as digest:
         if part == (1, 1):  # one of several workers may have been given another count than the rest
             tidy(folder, len(samples.shards()))
-        sampler = StageSampler(stage, network, samples.batch)
+        sampler = StageSampler(stage, network, samples.batch, guide)
         key = randomness.key(seed, f"{stage.name}/sampling")
         weights = [variable.value for variable in network.trainable_variables]
         todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]
@@ -274,9 +318,9 @@ def _inputs(
 ) -> dict[str, np.ndarray]:
     """Labels and low-resolution images; where these have labels of their own, those."""
     batch: dict[str, np.ndarray] = {}
-    if stage.conditioned_on_class:
+    if stage.labelled:
         batch["label"] = samples.labels(indices, stage.images.classes, seed)
     if stage.low_resolution is not None:
         given = stage.low_resolution_images(indices, before, samples.shard)
-        batch |= given if stage.conditioned_on_class else {name: given[name] for name in given if name != "label"}
+        batch |= given if stage.labelled else {name: given[name] for name in given if name != "label"}
     return batch

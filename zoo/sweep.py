@@ -17,6 +17,7 @@ from typing import Any
 
 from zoo.console import UserError, say
 from zoo.experiment import Experiment
+from zoo.learner import Learner
 from zoo.locks import locked
 from zoo.pipeline import Pipeline, Stage
 from zoo.recipe import Recipe
@@ -24,7 +25,6 @@ from zoo.recipe_identity import StageOutline
 from zoo.sample_files import is_whole, level_path, missing, shard_path
 from zoo.sharing import copy, link
 from zoo.sweep_plan import Point, SweepPlan, short_keys
-from zoo.training.checkpoints import Checkpoints
 
 FORMAT = 1  # of the account of a sweep
 LARGE = "by_class"  # of a result; it stays in the result of the value
@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def result_file(self) -> Path:
-        return self.folder / "results" / f"{self.pipeline.stages[-1].name}.json"
+        return self.folder / "results" / f"{self.pipeline.last.name}.json"
 
     def chain(self, stage: Stage) -> list[StageOutline]:
         """What the samples of a stage depend on: it and the stages before it."""
@@ -89,8 +89,10 @@ class Sweep:
         self.plan, self.base, self.checkpoint, self.decay = plan, base, checkpoint, decay
         self.folder = base.workdir / "sweeps" / plan.name
         self.trials = [Trial(point, base, self.folder) for point in plan.points]
-        needed = {stage.name: stage for trial in self.trials for stage in trial.stages}
-        self.weights = {name: self._weights(stage) for name, stage in needed.items()}
+        needed: dict[str, Learner] = {stage.name: stage for trial in self.trials for stage in trial.stages}
+        asked = [stage.classifier for trial in self.trials for stage in trial.stages]
+        needed |= {classifier.name: classifier for classifier in asked if classifier is not None}
+        self.weights = {name: base.weights(stage, checkpoint) for name, stage in needed.items()}
 
     def run(self, rows_of: Callable[[Recipe], list[str]], written: Written) -> dict[str, Any]:
         """Samples and scores what has no result yet.
@@ -120,10 +122,9 @@ class Sweep:
 
     # ---- what is there
 
-    def _weights(self, stage: Stage) -> dict[str, Any]:
-        """Step and hash of the checkpoint of a stage."""
-        step = self.base.chosen(stage, self.checkpoint)
-        return {"step": step, "hash": Checkpoints(self.base.stage_folder(stage) / "checkpoints").digest(step)}
+    def _asked(self, stage: Stage) -> dict[str, Any] | None:
+        """Step and hash of the checkpoint of the classifier that guides a stage."""
+        return None if stage.classifier is None else self.weights[stage.classifier.name]
 
     def _result(self, trial: Trial) -> dict[str, Any] | None:
         """The result of a point, if it is one of these weights, bindings and images."""
@@ -134,7 +135,8 @@ class Sweep:
         good = result.get("recipe_identity") == trial.point.recipe.identity()
         good = good and result.get("seed") == trial.pipeline.seed
         for stage in trial.stages:
-            wanted = {"checkpoint": self.weights[stage.name], "ema": self.decay, **stage.origin.identity(stage.images)}
+            wanted = {"checkpoint": self.weights[stage.name], "ema": self.decay, "classifier": self._asked(stage)}
+            wanted |= stage.origin.identity(stage.images)
             made = (result.get("samples") or {}).get(stage.name) or {}
             good = good and all(made.get(name) == value for name, value in wanted.items())
         return result if good else None
@@ -160,16 +162,19 @@ class Sweep:
         shutil.rmtree(trial.folder / "results", ignore_errors=True)
         link(trial.folder / "cache", self.base.workdir / "cache")
         for stage in trial.stages:
-            link(trial.experiment.stage_folder(stage), self.base.stage_folder(stage))
+            for used in (stage, stage.classifier):
+                if used is not None:
+                    link(trial.experiment.stage_folder(used), self.base.stage_folder(used))
         trial.experiment.keep_recipe()
         trial.experiment.record()
 
     def _levels(self, stage: Stage, trial: Trial, open_trials: Sequence[Trial]) -> tuple[int, ...]:
         """The levels s that any point needs of these samples: one pass keeps z_s of all (CDM, section 3.3)."""
         alike = [
-            other.pipeline.kept_levels(other.pipeline.stage(stage.name))
+            other.pipeline.kept_levels(same)
             for other in open_trials
-            if other.chain(other.pipeline.stage(stage.name)) == trial.chain(stage)
+            for same in other.pipeline.cascade
+            if same.name == stage.name and other.chain(same) == trial.chain(stage)
         ]
         return tuple(sorted({s for levels in alike for s in levels}))
 
@@ -189,7 +194,8 @@ class Sweep:
         yield from sorted((self.base.workdir / "sweeps").glob(f"*/*/samples/{stage.name}"))
 
     def _is_set(self, trial: Trial, stage: Stage, folder: Path) -> bool:
-        identity = trial.experiment.set_identity(stage, self.weights[stage.name], self.decay)
+        weights = self.weights[stage.name]
+        identity = trial.experiment.set_identity(stage, weights, self.decay, self._asked(stage))
         try:
             return bool(json.loads((folder / "set.json").read_text()) == json.loads(json.dumps(identity)))
         except (OSError, ValueError):
@@ -243,7 +249,7 @@ class Sweep:
 
 def _needed(pipeline: Pipeline) -> list[Stage]:
     """The stages that the samples of the last one come from: those before real or stored images are not among them."""
-    stages = [pipeline.stages[-1]]
+    stages = [pipeline.last]
     while (before := pipeline.before(stages[0])) is not None:
         stages.insert(0, before)
     return stages

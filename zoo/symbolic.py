@@ -14,7 +14,7 @@ from keras.src.backend.common import global_state
 from zoo.console import UserError
 
 if TYPE_CHECKING:
-    from zoo.pipeline import Stage
+    from zoo.learner import Learner
 
 WEIGHT = "weight"
 
@@ -61,7 +61,7 @@ class _Placeholders(keras.StatelessScope):
         return self._made[id(variable)][1]
 
 
-def build(stage: "Stage", batch: int = 1) -> Traced:
+def build(stage: "Learner", batch: int = 1) -> Traced:
     """Traces one forward pass in training of a stage's network on the inputs that the stage gives it, in float32.
 
     The network's variables have shapes and no values afterwards: it cannot be trained, build the recipe again.

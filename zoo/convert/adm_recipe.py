@@ -1,7 +1,7 @@
 """Published flags as recipes, and networks of recipes as published flags."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from zoo import registry
 from zoo.console import UserError
@@ -19,6 +19,7 @@ from zoo.networks.resampling import ConvolutionResampling, ResidualResampling
 from zoo.networks.unet import BilinearEnlarging, UNet
 
 if TYPE_CHECKING:
+    from zoo.learner import Learner
     from zoo.pipeline import Stage
 
 IMPROVED = "improved-diffusion"
@@ -186,15 +187,18 @@ def _settings(network: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------ back
 
 
-def flags_of(stage: "Stage") -> dict[str, Any]:
+def flags_of(learner: "Learner") -> dict[str, Any]:
     """The flags with which the public code builds the network of a stage and samples from it.
 
     Raises:
         UserError: naming everything that the public code has no flag for.
     """
-    network: Any = stage.network
+    network: Any = learner.network
     if not isinstance(network, UNet):
-        raise UserError(f"the network of stage '{stage.name}' is a {type(network).__name__}, and published are U-Nets")
+        raise UserError(
+            f"the network of stage '{learner.name}' is a {type(network).__name__}, and published are U-Nets"
+        )
+    stage = cast("Stage", learner)
     objective, process = stage.objective, stage.objective.process
     size, low = stage.size, stage.images.low_resolution
     _refuse(stage, network)

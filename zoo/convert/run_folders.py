@@ -20,7 +20,7 @@ from zoo.training.step import average_name, trained_variables
 from zoo.training.trainer import restore_network
 
 if TYPE_CHECKING:
-    from zoo.pipeline import Stage
+    from zoo.learner import Learner
 
 AVERAGE, RAW = "ema", "raw"
 
@@ -94,7 +94,7 @@ def _account(origin: Path, groups: Mapping[str, Weights]) -> dict[str, Any]:
     return {"invocations": [], "recipe": str(origin), "converted": {"date": date, "weights": files}}
 
 
-def read_run(stage: "Stage", workdir: Path, which: str, seed: int, raw: bool, decay: float | None) -> tuple[Any, int]:
+def read_run(stage: "Learner", workdir: Path, which: str, seed: int, raw: bool, decay: float | None) -> tuple[Any, int]:
     """The network of a stage of a run with its averaged or raw weights, and its step.
 
     Args:

@@ -1,4 +1,4 @@
-"""Guidance: a gradient that turns every step towards what is asked for."""
+"""Guidance: what turns every step of a sampler towards what is asked for."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,65 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from zoo.diffusion.objective import Prediction
-from zoo.diffusion.process import DiscreteProcess
-from zoo.diffusion.samplers import noise_of
+from zoo.diffusion.objective import Network, Prediction
+from zoo.diffusion.process import DiscreteProcess, noise_of
 
 Gradient = Callable[[Callable[[Any], Any], Any], Any]
 """(function, x) -> d function(x) / d x: Keras has none, so it comes as an argument (zoo/training/gradients.py)."""
+
+
+class Guidance:
+    """Contract of the family, and guidance that changes nothing.
+
+    A member changes the answer of the denoiser (`answer`), or asks the classifier of another stage for the direction
+    in which the sampler shifts its step (`asks` and `pull`, then `Sampler.shift`).
+
+    Attributes:
+        evaluations: of the denoiser in one answer.
+    """
+
+    evaluations = 1
+
+    @property
+    def asks(self) -> str | None:
+        """The name of the stage whose classifier is asked; None where none is."""
+        return None
+
+    def answer(self, network: Network, inputs: dict[str, Any]) -> Any:
+        """What the denoiser says of its inputs, in the form of its output."""
+        return network(inputs)
+
+    def pull(self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient) -> Any:
+        """The direction of the shift [B, H, W, C], of guidance that asks a classifier.
+
+        Args:
+            classifier: inputs -> logits [B, classes].
+            inputs: `image` = z_t and the noise level, as the classifier is told it.
+            label: what is asked for, int [B].
+            gradient: of a function with one number as its value.
+        """
+        raise NotImplementedError(f"{type(self).__name__} asks no classifier")
+
+
+class ClassifierGuidance(Guidance):
+    """Classifier guidance (ADM, section 4): the gradient of log p(y | z_t) in z_t, by a classifier of noised images.
+
+    Args:
+        scale: of the gradient: s in algorithms 1 and 2. 0 is no guidance, and the classifier is not called.
+        classifier: name of the stage that trains it.
+    """
+
+    def __init__(self, scale: float = 1.0, classifier: str = "classifier") -> None:
+        if scale < 0:
+            raise ValueError(f"scale must not be negative, got {scale}")
+        self.scale, self.classifier = scale, classifier
+
+    @property
+    def asks(self) -> str | None:
+        return self.classifier if self.scale > 0 else None
+
+    def pull(self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient) -> Any:
+        return self.scale * class_gradient(classifier, inputs, label, gradient)
 
 
 def log_probability(logits: Any, label: Any) -> Any:

@@ -26,7 +26,12 @@ class DiscreteProcess:
     """The Gaussian process of T steps (DDPM, equations 2-7), with its tables in float64.
 
     The network is told the step index, scaled to 0 .. `time_range` where that is given.
+
+    Attributes:
+        told: the name of the network's input for the noise level.
     """
+
+    told = "time"
 
     def __init__(self, schedule: Schedule, steps: int, time_range: float | None = None) -> None:
         if steps < 2:
@@ -127,6 +132,8 @@ class ContinuousNoiseProcess(DiscreteProcess):
     (SR3, section 2.4), so that the network may be sampled with another schedule and any number of steps.
     """
 
+    told = "logsnr"
+
     def level(self, index: Any, dtype: str = "float32") -> Level:
         level = super().level(index, dtype)
         logsnr = np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod)
@@ -143,3 +150,10 @@ class ContinuousNoiseProcess(DiscreteProcess):
         variance = ops.maximum(1 - alpha * alpha, 1e-8)  # alpha can round to 1 beside the clean image
         logsnr = ops.reshape(2 * ops.log(alpha) - ops.log(variance), (-1,))
         return Level(index, alpha, ops.sqrt(variance), {"logsnr": logsnr})
+
+
+def noise_of(x: Any, z: Any, index: Any, process: DiscreteProcess) -> Any:
+    """The noise eps for which z = alpha x + sigma eps."""
+    dtype = ops.dtype(z)
+    alpha = process.gather(np.sqrt(process.alphas_cumprod), index, dtype)
+    return (z - alpha * x) / process.gather(np.sqrt(1 - process.alphas_cumprod), index, dtype)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from zoo.diffusion.guidance import Guidance, shift_mean, shift_score
 from zoo.diffusion.objective import Objective, Prediction
-from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess, Level
+from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess, Level, noise_of
 from zoo.diffusion.temperatures import NoiseTemperature, Temperature
 
 
@@ -55,7 +56,8 @@ class Sampler(abc.ABC):
 
     `steps` respaces the trained process (see `retained_steps`; None: every step). `process` samples on a
     schedule of its own instead, which only a network that is told the noise level itself allows. `restart` walks
-    part of the way a second time. `temperature` makes samples less diverse; None leaves them.
+    part of the way a second time. `temperature` makes samples less diverse; None leaves them. `guidance` turns every
+    step towards what is asked for.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Sampler(abc.ABC):
         process: DiscreteProcess | None = None,
         restart: Restart | None = None,
         temperature: Temperature | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         if steps is not None and process is not None:
             raise ValueError(f"steps must be None where process is given (it has its own steps), got {steps}")
@@ -75,7 +78,7 @@ class Sampler(abc.ABC):
         if isinstance(steps, int) and steps < 2:
             raise ValueError(f"steps must be at least 2, got {steps}")
         self.steps, self.clipping, self.process, self.restart = steps, clipping, process, restart
-        self.temperature = temperature
+        self.temperature, self.guidance = temperature, guidance
 
     def plan(self, trained: DiscreteProcess) -> DiscreteProcess:
         """The process whose steps are walked, given the one that the network was trained on."""
@@ -120,9 +123,21 @@ class Sampler(abc.ABC):
             process: the plan.
         """
 
+    def shift(self, prediction: Prediction, pull: Any, z: Any, index: Any, process: DiscreteProcess) -> Prediction:
+        """The prediction turned along `pull` [B, H, W, C], the scaled gradient of a log-probability in z.
+
+        A sampler that follows the score shifts that (ADM, algorithm 2).
+        """
+        return shift_score(prediction, pull, z, index, process)
+
 
 class AncestralSampler(Sampler):
-    """A draw from p(z_s | z_t) (DDPM, algorithm 2); the last step is its mean."""
+    """A draw from p(z_s | z_t) (DDPM, algorithm 2); the last step is its mean. Guidance shifts the mean (ADM,
+    algorithm 1).
+    """
+
+    def shift(self, prediction: Prediction, pull: Any, z: Any, index: Any, process: DiscreteProcess) -> Prediction:
+        return shift_mean(prediction, pull)
 
     def step(self, prediction: Prediction, z: Any, index: Any, noise: Any, process: DiscreteProcess) -> Any:
         spread = ops.exp(0.5 * prediction.log_variance) * noise
@@ -143,8 +158,9 @@ class DDIMSampler(Sampler):
         process: DiscreteProcess | None = None,
         restart: Restart | None = None,
         temperature: Temperature | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
-        super().__init__(steps, clipping, process, restart, temperature)
+        super().__init__(steps, clipping, process, restart, temperature, guidance)
         if eta < 0:
             raise ValueError(f"eta must not be negative, got {eta}")
         if eta == 0 and isinstance(temperature, NoiseTemperature):
@@ -174,13 +190,6 @@ class DDIMSampler(Sampler):
         eps = noise_of(prediction.x, z, index, process)
         mean = process.gather(np.sqrt(following), index, dtype) * prediction.x
         return mean + process.gather(np.sqrt(1 - following), index, dtype) * eps
-
-
-def noise_of(x: Any, z: Any, index: Any, process: DiscreteProcess) -> Any:
-    """The noise eps for which z = alpha x + sigma eps."""
-    dtype = ops.dtype(z)
-    alpha = process.gather(np.sqrt(process.alphas_cumprod), index, dtype)
-    return (z - alpha * x) / process.gather(np.sqrt(1 - process.alphas_cumprod), index, dtype)
 
 
 def _unless_last(index: Any, value: Any) -> Any:

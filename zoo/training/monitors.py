@@ -1,4 +1,4 @@
-"""What is written while a stage trains: progress line, metrics.csv, TensorBoard events, sample grids."""
+"""What is written while a stage trains: progress line, metrics.csv, TensorBoard events, what its observer sees."""
 
 import csv
 import io
@@ -10,15 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import progress
-from zoo.data.pictures import grid, to_bytes, write_grid
-from zoo.sampling import StageSampler
-from zoo.training import randomness
 from zoo.training.checkpoints import write_text
-from zoo.training.distribution import local_replicas
 from zoo.training.selection import Selection
 
 if TYPE_CHECKING:
-    from zoo.pipeline import Stage
+    from zoo.learner import Learner
     from zoo.training.step import State, StepResult
 
 FIELDS = ("step", "images", "loss", "gradient_norm", "learning_rate", "images_per_second", "seconds")
@@ -30,7 +26,8 @@ class Monitoring:
     Args:
         log_every: steps a row of metrics.csv.
         checkpoint_every: steps a checkpoint: the most that a crash can cost.
-        grid_every: steps a sample grid of fixed seeds, raw and averaged; None draws none.
+        grid_every: steps a sample grid of fixed seeds, raw and averaged, or of a classifier its accuracy on held-out
+            images; None draws none.
         keep: checkpoints that are kept: the last ones.
         keep_every: checkpoints at multiples of so many steps are kept too; None keeps none of them.
         keep_at: checkpoints of these steps are kept too: those that a paper looks at.
@@ -98,19 +95,20 @@ class Monitor(Bystander):
     """Follows the training of one stage in its folder."""
 
     def __init__(
-        self, stage: "Stage", state: "State", strategy: tf.distribute.Strategy, folder: Path, seed: int
+        self, stage: "Learner", state: "State", strategy: tf.distribute.Strategy, folder: Path, seed: int
     ) -> None:
-        self.stage, self.state, self.strategy, self.folder, self.seed = stage, state, strategy, folder, seed
+        self.stage, self.strategy, self.folder = stage, strategy, folder
         self.settings = stage.training.monitoring
         self.path = folder / "metrics.csv"
         self.bar: Any = None
-        self.sampler: StageSampler | None = None
+        self.observer = stage.observer(stage, state, strategy, folder, seed)
 
     def start(self, step: int, total: int) -> None:
         if self.bar is not None:
             self.finish()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.seconds = self._trim(step)
+        self.observer.rewind(step)
         # TensorBoard drops what was written after `step` by a run that was killed.
         self.events = tf.summary.create_file_writer(str(self.folder), filename_suffix=f".{step}")
         self.window: list[tuple[int, float, float, float]] = []
@@ -139,8 +137,10 @@ class Monitor(Bystander):
         if step % self.settings.log_every == 0:
             self._log(step)
         if self.settings.grid_every and step % self.settings.grid_every == 0:
+            began = time.perf_counter()
             with self.strategy.scope():
-                self._grids(step)
+                self.observer.look(step, self.events)
+            self.seconds += time.perf_counter() - began
 
     def _log(self, step: int) -> None:
         counts, losses, norms, seconds = (np.array(column) for column in zip(*self.window, strict=True))
@@ -159,24 +159,6 @@ class Monitor(Bystander):
         with self.events.as_default(step):
             for name in ("loss", "gradient_norm", "learning_rate", "images_per_second"):
                 tf.summary.scalar(name, row[name])
-
-    def _grids(self, step: int) -> None:
-        """Grids of fixed seeds; a super-resolution stage enlarges fixed images of the test split."""
-        began = time.perf_counter()
-        count = self.settings.grid_images
-        if self.sampler is None:
-            self.sampler = StageSampler(self.stage, self.state.network, -(-count // local_replicas(self.strategy)))
-        examples = next(iter(self.stage.images.examples("test", count=count, seed=self.seed).batch(count)))
-        batch = {name: value.numpy() for name, value in examples.items() if name != "image"}
-        if "low_resolution" in batch:
-            batch["low_resolution"] = batch["low_resolution"].astype(np.float32) / 127.5 - 1
-        key = randomness.key(self.seed, f"{self.stage.name}/sampling")
-        for name, weights in (("raw", self.state.raw), ("ema", self.state.ema)):
-            images = to_bytes(self.sampler.sample(key, np.arange(count), batch, weights))
-            write_grid(self.folder / "grids" / f"{step:08d}-{name}.png", images)
-            with self.events.as_default(step):
-                tf.summary.image(name, grid(images)[None])
-        self.seconds += time.perf_counter() - began
 
     def checkpointed(self) -> None:
         self.events.flush()

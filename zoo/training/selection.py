@@ -3,7 +3,7 @@
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ from zoo.training.checkpoints import Best, Checkpoints, write_text
 from zoo.training.distribution import alone
 
 if TYPE_CHECKING:
+    from zoo.learner import Learner
     from zoo.pipeline import Stage
     from zoo.training.step import State
 
@@ -52,11 +53,11 @@ class Selection:
 
 
 class Selector:
-    """Scores the checkpoints of one stage; its file selection.csv has a row for each."""
+    """Scores the checkpoints of one stage, by samples that no classifier guides; selection.csv has a row for each."""
 
     def __init__(
         self,
-        stage: "Stage",
+        stage: "Learner",
         state: "State",
         strategy: tf.distribute.Strategy,
         checkpoints: Checkpoints,
@@ -118,7 +119,7 @@ class Selector:
         if settings is None:
             raise ValueError("selection is None")
         if self._sampler is None:
-            self._sampler = StageSampler(self.stage, self.state.network, settings.batch)
+            self._sampler = StageSampler(cast("Stage", self.stage), self.state.network, settings.batch)
         key = randomness.key(self.seed, f"{self.stage.name}/selection")
         size, done, labels = self._sampler.at_once, [], []
         examples = images.examples("test", seed=self.seed).repeat().take(settings.images).batch(size)

@@ -9,7 +9,7 @@ from zoo.training import randomness
 from zoo.training.optimizers import average
 
 if TYPE_CHECKING:
-    from zoo.pipeline import Stage
+    from zoo.learner import Learner
 
 Group = dict[str, tf.Variable]
 
@@ -20,7 +20,7 @@ class State:
     Every group is in one order of names: the paths of the network's variables.
     """
 
-    def __init__(self, stage: "Stage", seed: int) -> None:
+    def __init__(self, stage: "Learner", seed: int) -> None:
         training = stage.training
         self.network = stage.build_network(seed)
         self.names, self.raw = trained_variables(self.network)
@@ -80,7 +80,7 @@ class StepResult(NamedTuple):
 class TrainingStep:
     """Optimizer steps of one stage on a strategy; the state is made from the seed."""
 
-    def __init__(self, stage: "Stage", strategy: tf.distribute.Strategy, seed: int) -> None:
+    def __init__(self, stage: "Learner", strategy: tf.distribute.Strategy, seed: int) -> None:
         self.stage, self.training, self.strategy = stage, stage.training, strategy
         with strategy.scope():
             self.state = State(stage, seed)

@@ -20,7 +20,7 @@ from zoo.training.switches import XLA, RecomputeBlocks
 from zoo.training.watchdog import Diverged, Incidents, Watch, Watchdog
 
 if TYPE_CHECKING:
-    from zoo.pipeline import Stage
+    from zoo.learner import Learner
 
 
 class Training:
@@ -91,7 +91,7 @@ class Trainer:
     """
 
     def __init__(
-        self, stage: "Stage", strategy: tf.distribute.Strategy, folder: Path, seed: int, cache: Path | None = None
+        self, stage: "Learner", strategy: tf.distribute.Strategy, folder: Path, seed: int, cache: Path | None = None
     ) -> None:
         self.stage, self.training, self.strategy, self.seed = stage, stage.training, strategy, seed
         check_batch(stage.name, self.training.batch, strategy.num_replicas_in_sync, self.training.micro_batches)
@@ -239,7 +239,7 @@ class Trainer:
 
 
 def restore_network(
-    stage: "Stage", folder: Path, which: str, seed: int, decay: float | None = None
+    stage: "Learner", folder: Path, which: str, seed: int, decay: float | None = None
 ) -> tuple[keras.Model, str, int]:
     """The network of a trained stage with its averaged weights; made in the strategy's scope.
 
