@@ -218,9 +218,7 @@ class Experiment:
         if classifier is None:
             return None, None
         which = _of(classifier, checkpoint)
-        network, digest, step = restore_network(
-            classifier, self.stage_folder(classifier), which, self.pipeline.seed
-        )
+        network, digest, step = restore_network(classifier, self.stage_folder(classifier), which, self.pipeline.seed)
         return Guide(network, classifier.process), {"step": step, "hash": digest}
 
     def set_identity(
