@@ -87,6 +87,24 @@ def draw_scores(steps: Sequence[float], values: Sequence[float]) -> "Figure":
     return figure
 
 
+def draw_terms(terms: Mapping[str, Sequence[float]]) -> "Figure":
+    """The terms of the variational bound over the steps, and the errors of image and noise (Improved DDPM, figure 2).
+
+    Args:
+        terms: `step`, `bound`, `image_error` and `noise_error`, as a result has them.
+    """
+    figure, axes = _figure(3, 2.7)
+    panels = (("bound", "bits per dimension"), ("image_error", "squared error"), ("noise_error", "squared error"))
+    for axis, (name, unit) in zip(axes, panels, strict=True):
+        axis.plot(np.array(terms["step"]) + 1, terms[name], linewidth=1, color=BLUE)
+        axis.set_title({"bound": "terms of the bound"}.get(name, name.replace("_", " ")))
+        axis.set_xlabel("step of the process")
+        axis.set_ylabel(unit)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+    return figure
+
+
 def draw_classes(accuracy: "ClassAccuracy") -> "Figure":
     """Accuracy of every class by samples and by real images (CDM, figure 7), one against the other, and differences."""
     figure, (sorted_axis, against, differences) = _figure(3, 3.3)

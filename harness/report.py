@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import measured, pages, published, report_parts
+from harness import likelihood_report, measured, pages, published, report_parts
+from harness.likelihood_report import SUFFIX
 from harness.rows import find_row
 from zoo.console import say
 
@@ -70,6 +71,8 @@ def write_report(workdir: Path) -> Path:
         parts[f"Class by class{suffix}"] = report_parts.classes(workdir, name, result)
         parts[f"What the numbers do not say{suffix}"] = report_parts.limits(result)
         parts[f"Where the numbers come from{suffix}"] = report_parts.provenance(result)
+    for name, found in likelihood_report.read_likelihoods(workdir).items():
+        parts[f"Likelihood of {name}"] = likelihood_report.section(name, found)
     for folder in stages:
         parts[f"Stage {folder.name}"] = report_parts.stage(folder)
     parts["Files"] = report_parts.files(workdir, results)
@@ -79,9 +82,10 @@ def write_report(workdir: Path) -> Path:
 
 
 def read_results(workdir: Path) -> dict[str, dict[str, Any]]:
-    """The results of a work directory by the stages that they belong to.
+    """The scores of a work directory by the stages that they belong to.
 
     Raises:
         UserError: a file is damaged.
     """
-    return {path.stem: measured.read_result(path) for path in sorted(Path(workdir).glob("results/*.json"))}
+    found = [path for path in sorted(Path(workdir).glob("results/*.json")) if not path.stem.endswith(SUFFIX)]
+    return {path.stem: measured.read_result(path) for path in found}

@@ -11,7 +11,7 @@ import pytest
 from golden_arrays import Arrays, Tolerances, assert_near, channels_last
 from keras import ops
 
-from zoo.diffusion import losses, variances
+from zoo.diffusion import bound, losses, variances
 from zoo.diffusion.guidance import shift_mean, shift_score
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import DiscreteProcess, Level
@@ -359,16 +359,12 @@ def _bpd_loop(part: Group, prefix: str) -> None:
     x, noises = part.input("x_start"), part.input("bpd_noise")
     columns: dict[str, list[np.ndarray]] = {"vb": [], "xstart_mse": [], "mse": []}
     for j in range(steps):
-        index = np.full((x.shape[0],), steps - 1 - j, "int32")
-        level = part.level(index)
-        z = part.process.corrupt(x, noises[j], level)
-        prediction = objective.predict(part.output(z, level, variance), z, level, part.process, part.clip)
-        eps = noise_of(prediction.x, z, index, part.process)
-        columns["vb"].append(np.asarray(objective.bound(prediction, x, z, level, part.process)))
-        columns["xstart_mse"].append(np.asarray(losses.mean_over_pixels(ops.square(prediction.x - x))))
-        columns["mse"].append(np.asarray(losses.mean_over_pixels(ops.square(eps - noises[j]))))
-    last = part.process.alphas_cumprod[-1]
-    prior = losses.prior_term(ops.convert_to_tensor(x), float(np.sqrt(last)), float(1 - last))
+        level = part.level(np.full((x.shape[0],), steps - 1 - j, "int32"))
+        output = part.output(part.process.corrupt(x, noises[j], level), level, variance)
+        found = bound.terms(objective, output, x, noises[j], level, part.process, part.clip)
+        for column, values in zip(columns.values(), found, strict=True):
+            column.append(np.asarray(values))
+    prior = bound.prior(ops.convert_to_tensor(x), part.process)
     short = prefix.removeprefix(f"{part.group}/")
     for name, column in columns.items():
         part.compare(f"{short}/{name}", np.stack(column, axis=1))

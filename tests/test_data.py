@@ -311,6 +311,12 @@ def test_corrupt_files_are_left_out_counted_and_named(tmp_path: Path) -> None:
         ]
     assert all(problem.split(": ", 1)[1] for problem in images.problems)
     assert levels(images.examples("train", count=2, first=4), 10) == [6, 7]
+    # Ranges of records share no image.
+    assert [levels(images.examples("train", first=k, last=k + 5), 10) for k in (0, 5, 10)] == [
+        [1, 2, 3],
+        [6, 7, 8, 9],
+        [10],
+    ]
 
 
 def test_a_corrupt_file_moves_no_number_of_the_stream(tmp_path: Path) -> None:

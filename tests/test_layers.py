@@ -29,7 +29,7 @@ LAYERS = {
         "zoo.locks",
         "zoo.data",
     ],
-    "method": [f"zoo.diffusion.{name}" for name in ("objective", "samplers", "guidance", "conditioning")],
+    "method": [f"zoo.diffusion.{name}" for name in ("objective", "samplers", "guidance", "conditioning", "bound")],
     "mathematics": ["zoo.diffusion"],
     "networks": ["zoo.networks"],
     "console": ["zoo.console"],

@@ -175,6 +175,7 @@ def test_mistakes_before_anything_is_built(call, flags: list[str], message: str)
         (["--do", "sample", "--labels", "cat,dog"], "--labels must be whole numbers such as 207,933, got cat,dog"),
         (["--do", "evaluate"], "samples"),
         (["--do", "evaluate", "--shard", "1/2"], "--shard is for a sample set"),
+        (["--do", "likelihood", "--stage", "sr"], "no checkpoint in .*sr/checkpoints: train the stage first"),
         (["--gin_bindings", "sr/Training.micro_batches = 3"], "batch = 8 does not divide into 3 micro-batches"),
         (
             [
@@ -272,6 +273,20 @@ def test_samples_again_are_there_already(call, trained: Path):
     account = json.loads((trained / "run.json").read_text())
     assert Path(account["recipe"]).name == "tiny.gin"
     assert len(account["invocations"]) > 1
+
+
+def test_bits_per_dimension(call, trained: Path):
+    bindings = ("Pipeline.likelihood = @Likelihood()", "Likelihood.steps = 10")
+    asked = [part for binding in bindings for part in ("--gin_bindings", binding)]
+    flags = ("--recipe", tiny.RECIPE, "--workdir", trained, "--do", "likelihood", "--stage", "base", "--count", "8")
+    code, out, err = call(*flags, *asked)
+    assert code == 0, err
+    assert "base: shapes 8x8, 8 images of split 'test', 10 of 1,000 steps" in out
+    result = json.loads((trained / "results" / "base-likelihood.json").read_text())
+    assert f"{result['bits_per_dimension']:.4f} ± " in out
+    assert result["made_from"]["checkpoint"]["step"] == tiny.STEPS["base"]
+    assert (trained / "results" / "base-likelihood.png").is_file()
+    assert not (trained / "results" / "sr-likelihood.json").exists()
 
 
 def test_a_sweep(call, trained: Path):

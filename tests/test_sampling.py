@@ -408,7 +408,7 @@ def test_who_may_write_at_the_same_time(tmp_path: Path, monkeypatch: pytest.Monk
     shard = shard_path(folder, 0)
     with claimed(folder, ours, (1, 2)), claimed(folder, ours, (2, 2)), claimed(folder, ours, (1, 3)):
         shard.write_bytes(b"")
-        with pytest.raises(UserError, match=f"part 1/2 of the sample folder .* in use by process {os.getpid()}"):
+        with pytest.raises(UserError, match=f"part 1/2 of the folder of samples .* in use by process {os.getpid()}"):
             claimed(folder, ours, (1, 2)).__enter__()
         with pytest.raises(UserError, match="in use by workers that make samples of other weights or settings"):
             claimed(folder, others, (2, 3)).__enter__()
@@ -417,7 +417,7 @@ def test_who_may_write_at_the_same_time(tmp_path: Path, monkeypatch: pytest.Monk
         assert shard.exists()
     with claimed(folder, ours):
         for identity, part in ((ours, (1, 1)), (ours, (1, 2)), (others, (1, 1))):
-            with pytest.raises(UserError, match=f"the sample folder .* in use by process {os.getpid()}"):
+            with pytest.raises(UserError, match=f"the folder of samples .* in use by process {os.getpid()}"):
                 claimed(folder, identity, part).__enter__()
         assert shard.exists()
 

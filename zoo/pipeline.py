@@ -14,6 +14,7 @@ from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, 
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.samplers import Sampler
 from zoo.learner import Learner, Specification
+from zoo.likelihood import Likelihood
 from zoo.method import Method
 from zoo.origins import StageSamples
 from zoo.sampling import SampleSet
@@ -165,6 +166,7 @@ class Pipeline:
         evaluation: how the samples of the last stage are scored; None does not score.
         seed: of initial weights, data order, noise and samples.
         machines: that it runs on; None takes those at hand. --strategy comes before it.
+        likelihood: what `--do likelihood` measures; None is `Likelihood()`, the whole test split in every step.
 
     Attributes:
         cascade: those of the stages that make images, in order.
@@ -177,6 +179,7 @@ class Pipeline:
         evaluation: Evaluation | None = None,
         seed: int = 0,
         machines: Machines | None = None,
+        likelihood: Likelihood | None = None,
     ) -> None:
         if not stages:
             raise ValueError("stages must not be empty")
@@ -184,13 +187,14 @@ class Pipeline:
         if len(set(names)) < len(names):
             raise ValueError(f"stages must have different names, got {names}")
         self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
-        self.machines = machines
+        self.machines, self.likelihood = machines, likelihood or Likelihood()
         self.cascade = [stage for stage in stages if isinstance(stage, Stage)]
         for before, stage in zip([None, *self.cascade[:-1]], self.cascade, strict=True):
             _check_fit(before, stage)
             if before is not None and stage.origin.truncated:
                 _check_truncation(before, stage)
             stage.classifier = self._guide(stage)
+            stage.objective.process.respace(self.likelihood.steps)  # what cannot be had is found before training
 
     @property
     def last(self) -> Stage:

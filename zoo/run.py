@@ -6,6 +6,7 @@
     python -m zoo.run --recipe R --do train --stage sr           one stage; again: goes on
     python -m zoo.run --recipe R --do sample --labels 2,3 --count 8   PNG files and a grid
     python -m zoo.run --recipe R --do evaluate                   score the samples again
+    python -m zoo.run --recipe R --do likelihood                 bits per dimension of real images
     python -m zoo.run --recipe R --do sweep --sweep 'sr/GaussianNoise.s = 0, 25, 100'
                                                                  sample and score over values
     python -m zoo.run --list                                     the recipes of this zoo
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
     from zoo.sweep_plan import SweepPlan
 
-ACTIONS = ("all", "train", "sample", "evaluate", "sweep", "check", "describe")
+ACTIONS = ("all", "train", "sample", "evaluate", "likelihood", "sweep", "check", "describe")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -48,7 +49,7 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_string("sweep_metric", None, "chooses the best value: fid, is_mean, ... Default: the recipe's first")
 flags.DEFINE_string("sweep_name", None, "folder below WORKDIR/sweeps. Default: from the bindings")
-flags.DEFINE_string("stage", None, "only this stage (train, sample)")
+flags.DEFINE_string("stage", None, "only this stage (train, sample, likelihood)")
 flags.DEFINE_string(
     "strategy", None, "auto, one, mirrored, multiworker or tpu. Default: the recipe's machines, or auto"
 )
@@ -57,14 +58,14 @@ flags.DEFINE_boolean("deterministic", False, "the same bits in every process on 
 flags.DEFINE_string(
     "checkpoint",
     "last",
-    "sample from: last, best (needs Monitoring.selection), a step, or steps of stages: base=5000,sr=2000",
+    "its weights: last, best (needs Monitoring.selection), a step, or steps of stages: base=5000,sr=2000",
 )
-flags.DEFINE_float("ema", None, "sample from the average of this decay, one of Training.ema. Default: the first")
+flags.DEFINE_float("ema", None, "the average of this decay, one of Training.ema. Default: the first")
 flags.DEFINE_string("device", None, "describe for a named device, such as a100-80. Default: what is here")
 flags.DEFINE_boolean("measure", False, "describe from a short training run on the devices here")
-flags.DEFINE_string("shard", "1/1", "sample part i of n, as one of n independent workers: 3/8")
+flags.DEFINE_string("shard", "1/1", "part i of n of samples or likelihood, as one of n workers: 3/8")
 flags.DEFINE_list("labels", None, "sample these classes, as pictures for a person")
-flags.DEFINE_integer("count", None, "how many pictures, with --labels or --low_resolution", lower_bound=1)
+flags.DEFINE_integer("count", None, "how many pictures, or images (likelihood)", lower_bound=1)
 flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default", lower_bound=0)
 flags.DEFINE_string("low_resolution", None, "npz with uint8 images (arr_0) that the super-resolution stages enlarge")
 flags.DEFINE_boolean("list", False, "show the recipes of this zoo")
@@ -191,19 +192,24 @@ def _run(experiment: "Experiment") -> int:
     pipeline = experiment.pipeline
     stages = pipeline.stages if FLAGS.stage is None else [pipeline.stage(FLAGS.stage)]
     part = _part(FLAGS.shard)
-    if part != (1, 1) and (FLAGS.do != "sample" or FLAGS.labels or FLAGS.low_resolution):
-        raise UserError("--shard is for a sample set (--do sample without --labels): nothing else is done in parts")
+    if part != (1, 1) and (FLAGS.do not in ("sample", "likelihood") or FLAGS.labels or FLAGS.low_resolution):
+        raise UserError(
+            "--shard is for a sample set (--do sample without --labels) and for --do likelihood: nothing else is done "
+            "in parts"
+        )
     if experiment.is_chief:
         _greet(experiment)
     if FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution):
         return _pictures(experiment)
-    if FLAGS.labels or FLAGS.count or FLAGS.low_resolution:
+    if FLAGS.labels or FLAGS.low_resolution or (FLAGS.count and FLAGS.do != "likelihood"):
         raise UserError(
             "--labels, --low_resolution and, with one of them, --count make pictures: they need --do sample"
         )
     if part != (1, 1) and experiment.workers > 1:
         raise UserError("--shard is for independent processes: workers of one strategy divide the samples themselves")
     experiment.record()
+    if FLAGS.do == "likelihood":
+        _likelihood(experiment, part)
     if FLAGS.do in ("all", "train"):
         experiment.train(stages, scored=FLAGS.do == "all" and FLAGS.stage is None)
     if FLAGS.do == "all" and not any(stage in pipeline.cascade for stage in stages):
@@ -259,6 +265,26 @@ def _pictures(experiment: "Experiment") -> int:
     write_grid(folder / "grid.png", result, columns, scale=max(1, 128 // result.shape[1]))
     say(f"{len(result)} pictures and grid.png in {folder}")
     return 0
+
+
+def _likelihood(experiment: "Experiment", part: tuple[int, int]) -> None:
+    """Measures bits per dimension; prints them, and draws the terms of the bound."""
+    cascade = experiment.pipeline.cascade
+    stages = [stage for stage in cascade if FLAGS.stage in (None, stage.name)]
+    if not stages:
+        names = ", ".join(stage.name for stage in cascade)
+        raise UserError(f"--do likelihood is for stages that make images ({names or 'there is none'}), not classifiers")
+    from harness import likelihood_report, report
+    from zoo.likelihood_run import LikelihoodRun, result_file
+
+    settings = experiment.pipeline.likelihood.of(FLAGS.count)
+    for name, result in LikelihoodRun(experiment, settings, FLAGS.checkpoint, FLAGS.ema).run(stages, part).items():
+        for line in likelihood_report.render(result):
+            say(line)
+        path = result_file(experiment.workdir, name)
+        likelihood_report.write_picture(result, path.with_suffix(".png"))
+        page = report.write_report(experiment.workdir)
+        say(f"terms    {path.with_suffix('.png')}\nresult   {path}\nreport   {page}")
 
 
 def _evaluate(experiment: "Experiment") -> None:

@@ -1,4 +1,7 @@
-"""Sample sets on disk: shards of uint8 images and labels, in the layout of the ADM evaluation suite."""
+"""Sample sets on disk: shards of uint8 images and labels, in the layout of the ADM evaluation suite.
+
+Whose set a folder is, and files that are whole or not there, serve other work in shards too.
+"""
 
 import contextlib
 import hashlib
@@ -31,32 +34,37 @@ PATIENCE = 10.0  # seconds in which workers that start together agree on whose s
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, identity: dict[str, Any], part: tuple[int, int] = (1, 1)) -> Iterator[str]:
+def claimed(
+    folder: Path, identity: dict[str, Any], part: tuple[int, int] = (1, 1), holds: str = "samples"
+) -> Iterator[str]:
     """The folder as the set of `identity`, for as long as this worker writes into it; gives the hash of the identity.
 
     The worker of a whole set has the folder alone. Workers of parts have it together, each alone with its part.
     Shards of another identity are removed, unless one of their workers is alive.
 
+    Args:
+        holds: what the shards hold, for messages.
+
     Raises:
         UserError: another process has the folder or the part.
     """
     text = json.dumps(identity, indent=1, sort_keys=True)
-    what = f"the sample folder {folder}"
+    what = f"the folder of {holds} {folder}"
     number, parts = part
     lock = folder.parent / f".{folder.name}.lock"  # beside the folder, which may be removed
     with contextlib.ExitStack() as held:
         if part == (1, 1):
             held.enter_context(locked(lock, what))
             if not _is_set_of(folder, text):
-                _make_anew(folder, text)
+                _make_anew(folder, text, holds)
         else:
             own = folder.parent / f".{folder.name}.{number}-of-{parts}.lock"
             held.enter_context(locked(own, f"part {number}/{parts} of {what}"))
-            held.enter_context(_joined(folder, text, lock, what))
+            held.enter_context(_joined(folder, text, lock, what, holds))
         yield hashlib.sha256(text.encode()).hexdigest()
 
 
-def _joined(folder: Path, text: str, lock: Path, what: str) -> contextlib.ExitStack:
+def _joined(folder: Path, text: str, lock: Path, what: str, holds: str) -> contextlib.ExitStack:
     """A shared hold on the folder; who finds a set of others makes it anew in a moment in which nobody holds it."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -70,13 +78,13 @@ def _joined(folder: Path, text: str, lock: Path, what: str) -> contextlib.ExitSt
             except UserError as error:
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"{what} is in use by workers that make samples of other weights or settings: wait for them "
+                        f"{what} is in use by workers that make {holds} of other weights or settings: wait for them "
                         "to end, stop them, or choose another --workdir"
                     ) from error
                 time.sleep(0.05)
             else:
                 if not _is_set_of(folder, text):
-                    _make_anew(folder, text)
+                    _make_anew(folder, text, holds)
 
 
 def _is_set_of(folder: Path, text: str) -> bool:
@@ -84,9 +92,9 @@ def _is_set_of(folder: Path, text: str) -> bool:
     return marker.is_file() and marker.read_text() == text
 
 
-def _make_anew(folder: Path, text: str) -> None:
+def _make_anew(folder: Path, text: str, holds: str) -> None:
     if any(folder.glob("shard-*.npz")):
-        say(f"{folder} holds samples of other weights or settings: they are made anew")
+        say(f"{folder} holds {holds} of other weights or settings: they are made anew")
     shutil.rmtree(folder, ignore_errors=True)
     _write(folder / "set.json", text.encode(), (1, 1))
 
@@ -160,7 +168,13 @@ def read_set(folder: Path, indices: np.ndarray, shard: int, s: int = 0) -> dict[
 
 
 def is_whole(path: Path, count: int) -> bool:
-    """Whether a shard is there, undamaged, with exactly `count` images: the last one grows with the set.
+    """Whether a shard is there, undamaged, with exactly `count` images: the last one grows with the set."""
+    found = whole_arrays(path)
+    return found is not None and len(found.get("arr_0", ())) == count
+
+
+def whole_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an npz file that is there and undamaged.
 
     It must be what writing its arrays gives, byte for byte: the checksums of an npz file do not cover its headers.
     """
@@ -168,9 +182,9 @@ def is_whole(path: Path, count: int) -> bool:
         content = path.read_bytes()
         with np.load(io.BytesIO(content)) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-        return len(found["arr_0"]) == count and _npz(found) == content
+        return found if _npz(found) == content else None
     except DAMAGED:
-        return False
+        return None
 
 
 def missing(folder: Path, samples: "SampleSet") -> list[int]:
@@ -204,6 +218,15 @@ def write_shard(
         _write(level_path(path, s), _npz({**arrays, "arr_0": z.astype(np.float32)}), part)
     if not levels or 0 not in levels:  # of a set that stored them: a reader would prefer it
         level_path(path, 0).unlink(missing_ok=True)
+    _write(path, _npz(arrays), part)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], part: tuple[int, int] = (1, 1)) -> None:
+    """Writes arrays as one npz file, whole or not at all.
+
+    Raises:
+        UserError: it could not be written, the disk is full for example.
+    """
     _write(path, _npz(arrays), part)
 
 

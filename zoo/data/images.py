@@ -135,7 +135,7 @@ class Images:
         return finished.prefetch(2 * parts).with_options(options)
 
     def examples(
-        self, split: str, count: int | None = None, seed: int | None = None, first: int = 0
+        self, split: str, count: int | None = None, seed: int | None = None, first: int = 0, last: int | None = None
     ) -> tf.data.Dataset:
         """Finite, unflipped images as they are compared with samples; corrupt records are left out and named.
 
@@ -144,12 +144,13 @@ class Images:
             count: how many images; None for all that follow.
             seed: None for file order, else the shuffled order of (seed, epoch 0).
             first: record to begin with, the ones before are skipped without decoding.
+            last: record to end before, so that ranges of records share no image though some are corrupt.
 
         Returns:
             Dataset of {image: uint8 [S, S, C]; label: int32 []; low_resolution: uint8 [s, s, C]}, the last two as in
             `stream`.
         """
-        blocks = self._reader.finite(self.split(split), seed, first, self._block)
+        blocks = self._reader.finite(self.split(split), seed, first, self._block, last)
         dataset = blocks.map(self._pair, tf.data.AUTOTUNE).unbatch()
         return dataset if count is None else dataset.take(count)
 

@@ -65,9 +65,14 @@ class Reader:
             decoded = _with_end(decoded, share.elements)
         return decoded.batch(size).scan(tf.constant(-1, tf.int64), fill)
 
-    def finite(self, split: str, seed: int | None, first: int, size: int) -> tf.data.Dataset:
-        """Blocks of the prepared elements of one epoch from record number `first` on, corrupt ones left out."""
-        end = max(first, self.source.count(split))
+    def finite(self, split: str, seed: int | None, first: int, size: int, last: int | None = None) -> tf.data.Dataset:
+        """Blocks of the prepared elements of one epoch from record number `first` on, corrupt ones left out.
+
+        Args:
+            last: record before which it ends; None goes on to the end.
+        """
+        count = self.source.count(split)
+        end = max(first, count if last is None else min(last, count))
         records = self.source.records(split, seed, 0, tf.range(first, end, dtype=tf.int64))
         decoded = _with_end(self._decoded(records.enumerate(first), split), end)
 
