@@ -1,5 +1,6 @@
 """Costs of networks, counted by hand, what they take of devices, and the description of a pipeline."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -93,6 +94,11 @@ def pipeline(one: Any) -> Any:
     return SimpleNamespace(stages=[one], seed=3, samples=SimpleNamespace(count=200, batch=8), machines=None)
 
 
+def everything(graph: tf.Graph) -> Any:
+    """In place of `symbolic._seen_before`: all is traced."""
+    return contextlib.nullcontext()
+
+
 def tiny_cascade() -> Pipeline:
     return recipe.load("tests/recipes/tiny.gin").build()
 
@@ -165,8 +171,35 @@ def test_a_gradient_written_by_hand_keeps_its_arguments():
 
 
 @pytest.mark.parametrize("name", ["base", "sr"])
-def test_activations_are_those_that_tensorflow_reads(name: str):
+def test_what_was_seen_before_costs_the_same(name: str, monkeypatch: pytest.MonkeyPatch):
+    short = symbolic.build(tiny_cascade().stage(name))
+    monkeypatch.setattr(symbolic, "_seen_before", everything)
+    whole = symbolic.build(tiny_cascade().stage(name))
+    assert len(short.graph.get_operations()) < 0.75 * len(whole.graph.get_operations())
+    assert cost.measure(short) == cost.measure(whole)
+    assert short.parameters == whole.parameters
+
+
+def test_functions_with_products_or_of_another_shape_are_always_traced():
+    def product(x: Any) -> Any:
+        return keras.ops.matmul(x, x), lambda gradient: gradient
+
+    def wider(x: Any) -> Any:
+        return keras.ops.concatenate([x, x]), lambda gradient: gradient
+
+    graph = tf.Graph()
+    with graph.as_default(), symbolic._seen_before(graph):
+        x = tf.compat.v1.placeholder(tf.float32, (4, 4))
+        for function in (product, product, wider, wider):
+            keras.ops.custom_gradient(function)(x)
+    types = [operation.type for operation in graph.get_operations()]
+    assert (types.count("MatMul"), types.count("ConcatV2")) == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["base", "sr"])
+def test_activations_are_those_that_tensorflow_reads(name: str, monkeypatch: pytest.MonkeyPatch):
     """Of a whole U-Net, the tensors of the forward pass that the graph of its gradients uses."""
+    monkeypatch.setattr(symbolic, "_seen_before", everything)
     traced = symbolic.build(tiny_cascade().stage(name))
     predicted = cost.measure(traced).single.kept
     forward = traced.graph.get_operations()

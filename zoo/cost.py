@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from zoo.symbolic import WEIGHT, Traced
+from zoo.symbolic import PRODUCTS, WEIGHT, Traced
 
 # Outputs that are the same memory as their first input.
 VIEWS = {"Reshape", "Identity", "IdentityN", "Squeeze", "ExpandDims", "Snapshot", "StopGradient"}
@@ -92,6 +92,8 @@ def measure(traced: Traced) -> Cost:
 
 def _flops(operation: tf.Operation) -> int:
     """2 x multiply-adds of one operation."""
+    if operation.type not in PRODUCTS:
+        return 0
     match operation.type:
         case "Conv2D":
             height, width, channels, _ = operation.inputs[1].shape
@@ -102,9 +104,7 @@ def _flops(operation: tf.Operation) -> int:
         case "MatMul" | "BatchMatMulV2":
             transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
             return 2 * math.prod(operation.outputs[0].shape) * operation.inputs[0].shape[-2 if transposed else -1]
-        case "Einsum":
-            return _einsum_flops(operation)
-    return 0
+    return _einsum_flops(operation)
 
 
 def _einsum_flops(operation: tf.Operation) -> int:

@@ -18,7 +18,7 @@ class Row:
         parameters: of its network.
         published: what the catalogue says of it; None where it says nothing.
         flops: of a forward pass on one image.
-        seconds: that it took to build and trace the network.
+        seconds: of a processor, that it took to build and trace the network.
     """
 
     recipe: str
@@ -38,9 +38,9 @@ def rows(folder: Path, bindings: Sequence[str], catalogue: Registry) -> Iterator
     for file in recipe.recipes_in(folder):
         entry = known.get(file.resolve())
         for stage in recipe.load(file, bindings, signatures).build().stages:
-            began = time.perf_counter()
+            began = time.process_time()
             traced = symbolic.build(stage)
-            took = time.perf_counter() - began
+            took = time.process_time() - began
             yield Row(
                 file.relative_to(folder).with_suffix("").as_posix(),
                 stage.name,
