@@ -4,18 +4,39 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from printed import CATALOGUE, FIELDS, PRINTED, ROLES, ROOT, built, fields, heads, identity, paper, said
+from printed import (
+    CATALOGUE,
+    FIELDS,
+    PRINTED,
+    ROLES,
+    ROOT,
+    SCHEDULES,
+    built,
+    fields,
+    heads,
+    identity,
+    loaded,
+    paper,
+    remarks,
+    said,
+)
 
 from harness.metrics.frechet import FID, SFID
 from harness.metrics.inception_score import ADMInceptionScore
 from harness.metrics.precision_recall import PrecisionRecall
 from harness.published import Row, Table, Way
+from zoo.diffusion.guidance import ClassifierGuidance
+from zoo.diffusion.samplers import AncestralSampler, DDIMSampler
 from zoo.diffusion.temperatures import EpsilonTemperature, NoiseTemperature
+from zoo.learner import Learner
 from zoo.networks.attention import HeadChannels, HeadCount
+from zoo.networks.classifier import NoisyClassifier
+from zoo.networks.pooling import AttentionPooling
 from zoo.networks.resampling import ResidualResampling
 from zoo.networks.residual_sums import RescaledSum
 from zoo.networks.unet import BilinearEnlarging
 from zoo.pipeline import Pipeline, Stage
+from zoo.training.checkpoints import of_stage
 
 ADM = paper("adm")
 OURS = [(table, row) for table in ADM.tables for row in table.rows if row.ours and row.ways]
@@ -53,7 +74,7 @@ ADM_FIELDS: dict[str, Callable[[Stage], Any]] = FIELDS | {
 # How the file has what is printed: in its text, in the catalogue's counts, or not at all.
 UNCOMPARED = {
     "paper", "kind", "partial", "notes", "params_m", "training.hardware", "training.dropout_from_resolution",
-    "diffusion.inference.alternatives",
+    "diffusion.inference.alternatives", "augmentation.random_crop",
 }  # fmt: skip
 # What is chosen in place of a field that is printed as null -> a word of the comment that says so.
 CHOSEN = {
@@ -100,6 +121,51 @@ def test_sizes_are_those_that_the_paper_rounds(name: str) -> None:
     assert abs(count / 1e6 - PRINTED[ENTRIES[name][0]]["params_m"]) < 1
 
 
+# entry -> recipe
+CLASSIFIERS = {
+    "adm_classifier_imagenet64": "adm_imagenet64_guided",
+    "adm_classifier_imagenet128": "adm_imagenet128_guided",
+    "adm_classifier_imagenet128_for_128to512": "adm_imagenet512_guided_upsampled",
+    "adm_classifier_imagenet256": "adm_imagenet256_guided",
+    "adm_classifier_imagenet512": "adm_imagenet512_guided",
+}
+CLASSIFIER_FIELDS: dict[str, Callable[[Any], Any]] = ADM_FIELDS | {
+    "architecture.type": lambda stage: {NoisyClassifier: "unet encoder"}[type(stage.network)],
+    "architecture.attention_pooling": lambda stage: isinstance(stage.network.pooling, AttentionPooling),
+    "diffusion.train.timesteps": lambda stage: stage.process.steps,
+    "diffusion.train.noise_schedule": lambda stage: SCHEDULES[type(stage.process.schedule)],
+}
+del CLASSIFIER_FIELDS["augmentation"]
+
+
+@pytest.mark.parametrize("entry", CLASSIFIERS)
+def test_classifiers_equal_the_published_hyperparameters(entry: str) -> None:
+    stage = built(f"recipes/{CLASSIFIERS[entry]}.gin").stage("classifier")
+    like = PRINTED[entry]["architecture"].get("same_as", entry)
+    printed = PRINTED[entry] | {"architecture": PRINTED[like]["architecture"]}
+    for path, value in fields(printed, CLASSIFIER_FIELDS):
+        if path not in UNCOMPARED:
+            ours = CLASSIFIER_FIELDS[path](stage)
+            value = sorted(value) if path.endswith("attention_resolutions") else value
+            assert ours == value, f"{path} is {ours}, the paper has {value}"
+    assert abs(CATALOGUE.recipes[CLASSIFIERS[entry]].parameters["classifier"] / 1e6 - printed["params_m"]) < 1
+    assert stage.network.attention.resolutions[-1] == PRINTED["adm_guided_sampling"]["classifier_pooling_resolution"]
+    assert stage.training.optimizer.schedule.steps == stage.training.steps
+    assert "linearly to zero" in remarks(f"recipes/{CLASSIFIERS[entry]}.gin")
+
+
+def test_scales_are_those_of_table_14() -> None:
+    printed = PRINTED["adm_guided_sampling"]["gradient_scale"]
+    for name, scale in printed["steps_250"].items():
+        (stage,) = built(f"recipes/adm_{name}_guided.gin").cascade
+        assert (stage.sampler.guidance.scale, stage.sampler_steps) == (scale, 250)
+
+
+def test_the_unconditional_model_is_trained_alike_guided_or_not() -> None:
+    alone, guided = (loaded(f"recipes/adm_imagenet256_uncond{name}.gin").stages()[-1] for name in ("", "_guided"))
+    assert alone.training == guided.training
+
+
 def test_ablations_share_the_printed_settings() -> None:
     """What tables 1 to 3 print in their captions and the text, for all of their rows."""
     attention = PRINTED["adm_ablation_attention"]["architecture"]
@@ -113,7 +179,7 @@ def test_ablations_share_the_printed_settings() -> None:
         assert stage.sampler_steps == printed["inference"]["timesteps"]
         assert stage.size == printed["resolution"]
         steps = printed["training"].get("steps") or printed["training"]["evaluated_at_iterations"]
-        assert looked_at(row) == (steps if isinstance(steps, list) else [steps])
+        assert steps_of(row, stage) == (steps if isinstance(steps, list) else [steps])
         if entry != "architecture":
             assert stage.network.channels == attention["base_channels"]
             assert stage.network.blocks == attention["res_blocks"]
@@ -132,10 +198,10 @@ def pipeline_of(row: Row) -> Pipeline:
     return built(way(row).recipe, way(row).bindings)
 
 
-def looked_at(row: Row) -> list[int]:
-    """The steps of the last stage that the row is a measurement of."""
-    last = pipeline_of(row).stages[-1].training
-    return [last.steps if one is None else int(one) for one in way(row).checkpoints]
+def steps_of(row: Row, stage: Learner) -> list[int]:
+    """The training steps of a stage that the row is a measurement of."""
+    named = ["last" if one is None else of_stage(one, stage.name) for one in way(row).checkpoints]
+    return [stage.training.steps if one == "last" else int(one) for one in named]
 
 
 SWEEP = PRINTED["adm_lsun_sampling_schedule"]
@@ -150,15 +216,13 @@ def schedule(table: Table, stage: Stage) -> Any:
     return fifths if table.id == "adm/15" else next(word for word, steps in words.items() if steps == fifths)
 
 
-# Setting of a row -> what it is in a stage.
+def scale(stage: Stage) -> float | None:
+    guidance = stage.sampler.guidance
+    return guidance.scale if isinstance(guidance, ClassifierGuidance) else None
+
+
+# Setting of a row -> what it is in the only model, or in the one that is guided and enlarged.
 SETTINGS: dict[str, Callable[[Stage], Any]] = {
-    "conditional": lambda stage: stage.conditioned_on_class,
-    "guidance": lambda stage: False,
-    "scale": lambda stage: None,
-    "dropout": lambda stage: stage.network.rate > 0,
-    "sampling_steps": lambda stage: stage.sampler_steps,
-    "scaled": lambda s: {NoiseTemperature: "noise", EpsilonTemperature: "epsilon"}[type(s.sampler.temperature)],
-    "temperature": lambda stage: stage.sampler.temperature.value,
     "channels": lambda stage: stage.network.channels,
     "depth": lambda stage: stage.network.blocks,
     "heads": lambda stage: heads(stage, HeadCount),
@@ -166,31 +230,69 @@ SETTINGS: dict[str, Callable[[Stage], Any]] = {
     "attention_resolutions": lambda stage: list(stage.network.attention.resolutions),
     "biggan_updown": lambda stage: isinstance(stage.network.resampling, ResidualResampling),
     "rescale_resblock": lambda stage: isinstance(stage.network.residual_sum, RescaledSum),
+    "dropout": lambda stage: stage.network.rate > 0,
+    "conditional": lambda stage: stage.conditioned_on_class,
+    "guidance": lambda stage: stage.classifier is not None,
+    "scale": scale,
+    "guidance_scale": scale,
+    "sampler": lambda stage: {AncestralSampler: "ancestral", DDIMSampler: "ddim"}[type(stage.sampler)],
+    "sampling_steps": lambda stage: stage.sampler_steps,
+    "steps_base": lambda stage: stage.sampler_steps,
+    "scaled": lambda s: {NoiseTemperature: "noise", EpsilonTemperature: "epsilon"}[type(s.sampler.temperature)],
+    "temperature": lambda stage: stage.sampler.temperature.value,
 }
+
+
+def setting(name: str, table: Table, row: Row) -> Any:
+    """What a recipe has for a printed setting."""
+    pipeline = pipeline_of(row)
+    base, *upsamplers = pipeline.cascade
+    match name:
+        case "schedule":
+            return schedule(table, base)
+        case "steps_upsample":
+            return upsamplers[0].sampler_steps if upsamplers else None
+        case "iterations":
+            return steps_of(row, base)[0]
+        case "upsampler_iterations":
+            return steps_of(row, upsamplers[0])[0]
+        case "classifier_iterations":
+            return pipeline.stage("classifier").training.steps
+        case "classifier_batch_size":
+            return pipeline.stage("classifier").training.batch
+    return SETTINGS[name](base)
 
 
 @pytest.mark.parametrize(("table", "row"), OURS, ids=[f"{table.id}:{row.id}" for table, row in OURS])
 def test_every_own_row_has_a_recipe_with_its_settings(table: Table, row: Row) -> None:
     pipeline = pipeline_of(row)
-    last, upsampler = pipeline.stages[-1], pipeline.stages[-1] if len(pipeline.stages) > 1 else None
-    assert last.size == row.content["resolution"]
+    assert pipeline.last.size == row.content["resolution"]
     for name, value in row.settings.items():
-        match name:
-            case "steps_base":
-                ours: Any = pipeline.stages[0].sampler_steps
-            case "steps_upsample":
-                ours = upsampler and upsampler.sampler_steps
-            case "schedule":
-                ours = schedule(table, last)
-            case "iterations":
-                ours, value = looked_at(row), [value]
-            case _:
-                ours = SETTINGS[name](last)
-        assert ours == value, name
-    for step in looked_at(row):
-        kept = last.training.monitoring.keep_at
-        assert step == last.training.steps or step in kept, f"the checkpoint of step {step} is not kept"
+        assert setting(name, table, row) == value, name
+    for stage in pipeline.stages:
+        kept = {*stage.training.monitoring.keep_at, stage.training.steps}
+        assert set(steps_of(row, stage)) <= kept, f"checkpoints of {stage.name} that are not kept"
+    check_system(table, row)
     check_scores(table, pipeline)
+
+
+def check_system(table: Table, row: Row) -> None:
+    """What the name of the system says: guided, upsampled, told the class; and that DDIM has fewer than 50 steps."""
+    base, *upsamplers = pipeline_of(row).cascade
+    parts = row.content["system"].split("-")
+    assert ("g" in parts) == (base.classifier is not None)
+    assert ("u" in parts) == bool(upsamplers)
+    assert all(upsampler.classifier is None for upsampler in upsamplers)
+    assert ("uncond" in parts or "lsun" in str(row.content.get("dataset", table.content["dataset"]))) == (
+        not base.conditioned_on_class
+    )
+    if "classifier_scale" in table.protocol:
+        assert scale(base) == table.protocol["classifier_scale"]
+    for stage in (base, *upsamplers):
+        assert isinstance(stage.sampler, DDIMSampler) == (stage.sampler_steps < 50)
+    ddim = [scale(stage) for stage in (base, *upsamplers) if isinstance(stage.sampler, DDIMSampler)]
+    printed = PRINTED["adm_guided_sampling"]["gradient_scale"]["ddim_25"]
+    assert {*ddim} <= {printed[f"imagenet{base.size}"], None}
 
 
 def check_scores(table: Table, pipeline: Pipeline) -> None:
@@ -205,9 +307,14 @@ def check_scores(table: Table, pipeline: Pipeline) -> None:
     assert pipeline.evaluation.reference_split == "train"
 
 
+def made_by(row: Row) -> tuple[str, tuple[str | None, ...]]:
+    """What makes two rows one measurement."""
+    return identity(way(row).recipe, way(row).bindings), way(row).checkpoints
+
+
 def test_rows_of_one_printed_number_are_one_experiment() -> None:
     """Table 3's AdaGN is table 2's 64 channels a head: 13.06, and 14.08 - 1.03."""
-    rows = {f"{table.id}:{row.id}": identity(way(row).recipe, way(row).bindings) for table, row in OURS}
+    rows = {f"{table.id}:{row.id}": made_by(row) for table, row in OURS}
     for one, other in (
         ("adm/2:head-channels-64", "adm/3:adagn"),
         ("adm/4:cond", "adm/5:imagenet-256-adm"),
@@ -215,6 +322,16 @@ def test_rows_of_one_printed_number_are_one_experiment() -> None:
         ("adm/6:512-adm", "adm/5:imagenet-512-adm"),
         ("adm/10:lsun-horse-adm-250k", "adm/5:lsun-horse-256-adm"),
         ("adm/10:lsun-cat-adm-dropout-200k", "adm/5:lsun-cat-256-adm-dropout"),
+        ("adm/4:cond-guided-1.0", "adm/5:imagenet-256-adm-g"),
+        ("adm/6:256-adm-g", "adm/5:imagenet-256-adm-g"),
+        ("adm/6:512-adm-g", "adm/5:imagenet-512-adm-g"),
+        ("adm/9:1980k", "adm/5:imagenet-256-adm-g"),
+        ("adm/10:imagenet-256-adm-g-1980k", "adm/9:1980k"),
+        ("adm/10:imagenet-256-adm-g-750k", "adm/9:750k"),
+        ("adm/10:imagenet-128-adm-g-4360k", "adm/8:4360k"),
+        ("adm/fig-scale:scale-0.5", "adm/5:imagenet-128-adm-g"),
+        ("adm/10:imagenet-256-adm-g-540k-u-500k", "adm/6:256-adm-g-u"),
+        ("adm/10:imagenet-512-adm-g-4360k-u-1050k", "adm/6:512-adm-g-u-250-250"),
     ):
         assert rows[one] == rows[other]
     ablations = ("adm/1:", "adm/2:", "adm/3:")

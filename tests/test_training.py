@@ -16,7 +16,16 @@ from zoo import registry
 from zoo.console import UserError
 from zoo.training import randomness
 from zoo.training.distribution import choose
-from zoo.training.optimizers import Adam, Momentum, Optimizer, RateSchedule, WarmUp, WarmUpCosine, average
+from zoo.training.optimizers import (
+    Adam,
+    LinearDecay,
+    Momentum,
+    Optimizer,
+    RateSchedule,
+    WarmUp,
+    WarmUpCosine,
+    average,
+)
 from zoo.training.trainer import Trainer, Training, restore_network
 
 KEY = randomness.key(0, "test")
@@ -386,6 +395,7 @@ def test_values_of_the_schedules():
         return [float(schedule(tf.constant(step, tf.int64))) for step in steps]
 
     assert values(WarmUp(10), 0, 4, 9, 10, 10_000) == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert values(LinearDecay(10), 0, 5, 9, 10, 11) == pytest.approx([1, 0.5, 0.1, 0, 0])
     # after warm-up half a cosine: a quarter of the way down it is (1 + cos(pi / 4)) / 2
     falling = WarmUpCosine(steps=50, warm_up=10)
     expected = [0.1, 0.5, 1, (1 + math.cos(math.pi / 4)) / 2, 0.5, 0, 0]

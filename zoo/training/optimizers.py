@@ -26,6 +26,18 @@ class WarmUp(RateSchedule):
         return tf.minimum(1.0, tf.cast(step + 1, tf.float32) / self.steps)
 
 
+class LinearDecay(RateSchedule):
+    """Falls linearly from 1 to 0, reached after `steps`."""
+
+    def __init__(self, steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"steps must be positive, got {steps}")
+        self.steps = steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(0.0, 1 - tf.cast(step, tf.float32) / self.steps)
+
+
 class WarmUpCosine(RateSchedule):
     """Grows linearly over `warm_up` steps, then falls to 0 as half a cosine, reached after `steps`."""
 
