@@ -23,6 +23,7 @@ LAYERS = {
         "zoo.training",
         "zoo.sampling",
         "zoo.likelihood",
+        "zoo.latents",
         "zoo.device_batches",
         "zoo.origins",
         "zoo.sample_files",

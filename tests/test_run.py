@@ -174,6 +174,9 @@ def test_mistakes_before_anything_is_built(call, flags: list[str], message: str)
         (["--do", "sample", "--labels", "1"], "no checkpoint in .*: train the stage first"),
         (["--do", "sample", "--labels", "cat,dog"], "--labels must be whole numbers such as 207,933, got cat,dog"),
         (["--do", "evaluate"], "samples"),
+        (["--do", "interpolate"], "--do interpolate needs --images A.png,B.png or one npz file"),
+        (["--do", "sample", "--images", "a.png"], "--images is for --do encode and --do interpolate, got --do sample"),
+        (["--do", "encode", "--stage", "base", "--images", "a.png"], "no checkpoint in .*base/checkpoints: train"),
         (["--do", "evaluate", "--shard", "1/2"], "--shard is for a sample set"),
         (["--do", "likelihood", "--stage", "sr"], "no checkpoint in .*sr/checkpoints: train the stage first"),
         (["--gin_bindings", "sr/Training.micro_batches = 3"], "batch = 8 does not divide into 3 micro-batches"),
@@ -287,6 +290,27 @@ def test_bits_per_dimension(call, trained: Path):
     assert result["made_from"]["checkpoint"]["step"] == tiny.STEPS["base"]
     assert (trained / "results" / "base-likelihood.png").is_file()
     assert not (trained / "results" / "sr-likelihood.json").exists()
+
+
+def test_images_are_encoded_and_mixed(call, trained: Path, tmp_path: Path):
+    files = [str(tmp_path / f"{name}.png") for name in "ab"]
+    for level, file in zip((90, 160), files, strict=True):
+        Image.new("RGB", (12, 10), (level,) * 3).save(file)
+    flags = ("--workdir", trained, "--stage", "base", "--images", ",".join(files), "--labels", "2,7")
+    code, out, err = call(*flags, "--do", "encode")
+    assert code == 0, err
+    assert "image 1: reconstructed to " in out
+    with np.load(trained / "encoded" / "latents.npz") as found:
+        assert (found["arr_0"].dtype, found["arr_0"].shape) == (np.float32, (2, 8, 8, 3))
+        assert found["arr_1"].tolist() == [2, 7]
+    code, out, err = call(*flags, "--do", "interpolate", "--count", "3")
+    assert code == 0, err
+    folder = trained / "interpolations"
+    assert sorted(path.name for path in folder.iterdir()) == ["000-000.png", "000-001.png", "000-002.png", "grid.png"]
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.size == (16 * (5 * 9 + 1), 16 * (9 + 1))  # the two images and three between them
+    code, _, err = call("--workdir", trained, "--images", files[0], "--labels", "2", "--do", "interpolate")
+    assert code == 2 and "stage 'sr' enlarges images" in err
 
 
 def test_a_sweep(call, trained: Path):

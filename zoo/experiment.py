@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from zoo.console import UserError, say
 from zoo.data.pictures import to_bytes, write_grid
+from zoo.latents import Latents
 from zoo.learner import Learner
 from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
@@ -48,6 +49,7 @@ class Experiment:
         self.recipe, self.pipeline, self.workdir = recipe, pipeline, workdir
         self.strategy = strategy or tf.distribute.get_strategy()
         self.worker, self.workers = worker(self.strategy)
+        self._latents: dict[tuple[str, str, float | None], Latents] = {}
         self._samplers: dict[tuple[str, str, float | None], tuple[StageSampler, list[Any]]] = {}
 
     def __repr__(self) -> str:
@@ -355,6 +357,48 @@ class Experiment:
                     batch["label"] = given(indices, stage.images.classes, seed) if own is None else own
                 made, begin = self._walk(stage, indices, batch, seed, checkpoint, decay), None
         return to_bytes(made[0])
+
+    # ---- images as latents of DDIM
+
+    def latents(self, stage: str | None = None, checkpoint: str = "last", decay: float | None = None) -> Latents:
+        """Encodes and decodes images by a trained stage; its methods are called in the scope of `strategy`.
+
+        Args:
+            stage: its name; None is the last one.
+            checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
+            decay: of the averaged weights; None takes the first of Training.ema.
+        """
+        chosen = self.pipeline.last if stage is None else self.pipeline.stage(stage)
+        if not isinstance(chosen, Stage):
+            raise UserError(f"stage '{chosen.name}' makes no images: it is a classifier")
+        key = (chosen.name, checkpoint, decay)
+        if key not in self._latents:
+            self._check_named(checkpoint)
+            with self.strategy.scope():
+                folder, seed = self.stage_folder(chosen), self.pipeline.seed
+                network, _, _ = restore_network(chosen, folder, checkpoint, seed, decay)
+                guide, _ = self._guide(chosen, checkpoint)
+                self._latents[key] = Latents(chosen, network, self.pipeline.samples.batch, guide)
+        return self._latents[key]
+
+    def encode(self, images: np.ndarray, labels: list[int] | None = None, stage: str | None = None) -> np.ndarray:
+        """The noise float32 [N, H, W, C] that DDIM makes images uint8 [N, H, W, C] from; see `Latents.encode`."""
+        with self.strategy.scope():
+            return self.latents(stage).encode(images, labels)
+
+    def decode(self, latents: np.ndarray, labels: list[int] | None = None, stage: str | None = None) -> np.ndarray:
+        """Images uint8 [N, H, W, C] of such noise; see `Latents.decode`."""
+        with self.strategy.scope():
+            return self.latents(stage).decode(latents, labels)
+
+    def interpolate(
+        self, first: np.ndarray, second: np.ndarray, labels: Any = None, count: int = 9, stage: str | None = None
+    ) -> np.ndarray:
+        """Images uint8 [N, count, H, W, C] between pairs of images uint8 [N, H, W, C]; see `Latents.interpolate`."""
+        with self.strategy.scope():
+            return self.latents(stage).interpolate(first, second, labels, count)
+
+    # ---- one stage in memory
 
     def _low_resolution(
         self, stage: Stage, indices: np.ndarray, made: dict[int, np.ndarray], begin: np.ndarray | None

@@ -7,6 +7,7 @@
     python -m zoo.run --recipe R --do sample --labels 2,3 --count 8   PNG files and a grid
     python -m zoo.run --recipe R --do evaluate                   score the samples again
     python -m zoo.run --recipe R --do likelihood                 bits per dimension of real images
+    python -m zoo.run --recipe R --do interpolate --images A.png,B.png    what lies between them
     python -m zoo.run --recipe R --do sweep --sweep 'sr/GaussianNoise.s = 0, 25, 100'
                                                                  sample and score over values
     python -m zoo.run --list                                     the recipes of this zoo
@@ -21,7 +22,6 @@ import contextlib
 import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
     from zoo.sweep_plan import SweepPlan
 
-ACTIONS = ("all", "train", "sample", "evaluate", "likelihood", "sweep", "check", "describe")
+ACTIONS = ("all", "train", "sample", "evaluate", "likelihood", "encode", "interpolate", "sweep", "check", "describe")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -49,7 +49,7 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_string("sweep_metric", None, "chooses the best value: fid, is_mean, ... Default: the recipe's first")
 flags.DEFINE_string("sweep_name", None, "folder below WORKDIR/sweeps. Default: from the bindings")
-flags.DEFINE_string("stage", None, "only this stage (train, sample, likelihood)")
+flags.DEFINE_string("stage", None, "only this stage (train, sample, likelihood, encode, interpolate)")
 flags.DEFINE_string(
     "strategy", None, "auto, one, mirrored, multiworker or tpu. Default: the recipe's machines, or auto"
 )
@@ -64,8 +64,9 @@ flags.DEFINE_float("ema", None, "the average of this decay, one of Training.ema.
 flags.DEFINE_string("device", None, "describe for a named device, such as a100-80. Default: what is here")
 flags.DEFINE_boolean("measure", False, "describe from a short training run on the devices here")
 flags.DEFINE_string("shard", "1/1", "part i of n of samples or likelihood, as one of n workers: 3/8")
-flags.DEFINE_list("labels", None, "sample these classes, as pictures for a person")
-flags.DEFINE_integer("count", None, "how many pictures, or images (likelihood)", lower_bound=1)
+flags.DEFINE_list("labels", None, "classes of pictures: sampled, or of the --images")
+flags.DEFINE_list("images", None, "picture files, or an npz, that encode and interpolate (between pairs) start from")
+flags.DEFINE_integer("count", None, "how many pictures (interpolate: of a pair), or images (likelihood)", lower_bound=1)
 flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default", lower_bound=0)
 flags.DEFINE_string("low_resolution", None, "npz with uint8 images (arr_0) that the super-resolution stages enlarge")
 flags.DEFINE_boolean("list", False, "show the recipes of this zoo")
@@ -199,12 +200,14 @@ def _run(experiment: "Experiment") -> int:
         )
     if experiment.is_chief:
         _greet(experiment)
-    if FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution):
+    if FLAGS.do in ("encode", "interpolate") or (FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution)):
         return _pictures(experiment)
     if FLAGS.labels or FLAGS.low_resolution or (FLAGS.count and FLAGS.do != "likelihood"):
         raise UserError(
             "--labels, --low_resolution and, with one of them, --count make pictures: they need --do sample"
         )
+    if FLAGS.images:
+        raise UserError(f"--images is for --do encode and --do interpolate, got --do {FLAGS.do}")
     if part != (1, 1) and experiment.workers > 1:
         raise UserError("--shard is for independent processes: workers of one strategy divide the samples themselves")
     experiment.record()
@@ -239,32 +242,30 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _pictures(experiment: "Experiment") -> int:
-    import numpy as np
-    from PIL import Image
+    """Pictures for a person."""
+    from zoo import pictures
 
-    from zoo.data.pictures import write_grid
+    chosen = {"checkpoint": FLAGS.checkpoint, "decay": FLAGS.ema}
+    if FLAGS.do == "sample":
+        low = None if not FLAGS.low_resolution else pictures.read_npz(Path(FLAGS.low_resolution), "--low_resolution")
+        pictures.write_samples(experiment, _labels(), FLAGS.count, FLAGS.seed, low_resolution=low, **chosen)
+        return 0
+    if not FLAGS.images:
+        raise UserError(f"--do {FLAGS.do} needs --images A.png,B.png or one npz file with images in arr_0")
+    if FLAGS.low_resolution or (FLAGS.count and FLAGS.do == "encode"):
+        raise UserError(f"--do {FLAGS.do} takes all of --images: leave out --low_resolution and, to encode, --count")
+    if FLAGS.do == "encode":
+        pictures.write_encoded(experiment, FLAGS.images, _labels(), stage=FLAGS.stage, **chosen)
+    else:
+        pictures.write_interpolations(experiment, FLAGS.images, _labels(), FLAGS.count, stage=FLAGS.stage, **chosen)
+    return 0
 
-    images = None
-    if FLAGS.low_resolution:
-        try:
-            with open(FLAGS.low_resolution, "rb") as file:
-                images = np.load(file)["arr_0"]
-        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"--low_resolution must be an npz file with images in arr_0: {error}") from error
+
+def _labels() -> list[int] | None:
     try:
-        labels = None if FLAGS.labels is None else [int(label) for label in FLAGS.labels]
+        return None if FLAGS.labels is None else [int(label) for label in FLAGS.labels]
     except ValueError as error:
         raise UserError(f"--labels must be whole numbers such as 207,933, got {','.join(FLAGS.labels)}") from error
-    result = experiment.sample(labels, FLAGS.count, FLAGS.seed, images, FLAGS.checkpoint, FLAGS.ema)
-    folder = experiment.workdir / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(result):
-        name = f"{i:03d}.png" if labels is None else f"{i:03d}-class{labels[i % len(labels)]}.png"
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(folder / name)
-    columns = len(labels) if labels and len(labels) <= 16 else None  # then a column is a class
-    write_grid(folder / "grid.png", result, columns, scale=max(1, 128 // result.shape[1]))
-    say(f"{len(result)} pictures and grid.png in {folder}")
-    return 0
 
 
 def _likelihood(experiment: "Experiment", part: tuple[int, int]) -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from zoo.console import UserError, progress
 from zoo.device_batches import DeviceBatches
+from zoo.diffusion.conditioning import asked_class
 from zoo.diffusion.objective import Prediction
 from zoo.diffusion.process import DiscreteProcess
 from zoo.sample_files import claimed, is_whole, level_path, shard_path, tidy, write_shard
@@ -139,8 +140,9 @@ class StageSampler(DeviceBatches):
         Args:
             key: of the stage and the seed; all that is random for image i depends on it and on i alone.
             indices: int [n], n at most `at_once`.
-            batch: `label` [n], told or guided to, and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1]
-                or, of truncated augmentation, `z_s` [n, h, w, C].
+            batch: `label` [n], told or guided to (of a mix of classes [n, K], with `label_weight` [n, K]), and, for
+                super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated augmentation, `z_s`
+                [n, h, w, C]. `start` [n, H, W, C] is taken instead of the noise that a sample starts from.
             weights: of the network, in the order of its trainable variables.
             levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
         """
@@ -171,10 +173,11 @@ class StageSampler(DeviceBatches):
     def _prepare(
         self, key: tf.Tensor, indices: tf.Tensor, batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        draws = {"start": ("normal", self.shape), **self.stage.conditioning_draws(self._shapes(batch))}
-        random = randomness.draw_each(key, indices, draws)
-        asked = {} if self.guide is None else {"label": batch["label"]}  # of the guide, if not of the network too
-        return random.pop("start"), {**asked, **self.stage.sampling_inputs(batch, random)}
+        drawn = {} if "start" in batch else {"start": ("normal", self.shape)}
+        draws = {**drawn, **self.stage.conditioning_draws(self._shapes(batch))}
+        random = {**batch, **randomness.draw_each(key, indices, draws)}
+        asked = {} if self.guide is None else asked_class(batch)  # of the guide, if not of the network too
+        return random["start"], {**asked, **self.stage.sampling_inputs(batch, random)}
 
     def _corrupt(self, key: tf.Tensor, indices: tf.Tensor, z: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
         """z_0 made noisy again, to where step `first` of the plan begins."""
@@ -234,7 +237,8 @@ class StageSampler(DeviceBatches):
         sampler, guidance, level = self.stage.sampler, self.stage.sampler.guidance, self.process.level(steps)
         denoise = _with_weights(self.network, weights[:own])
         given = {**inputs, **level.inputs, "image": z}
-        told = given if self.stage.conditioned_on_class else {name: given[name] for name in given if name != "label"}
+        unknown = {} if self.stage.conditioned_on_class else asked_class(given)
+        told = {name: value for name, value in given.items() if name not in unknown}
         output = denoise(told) if guidance is None else guidance.answer(denoise, told)
         prediction = sampler.predict(self.stage.objective, tf.cast(output, z.dtype), z, level, self.process)
         if guidance is None or self.guide is None:
@@ -242,7 +246,8 @@ class StageSampler(DeviceBatches):
         classify = _with_weights(self.guide.network, weights[own:])
         # The step as the classifier was told it in training: of all steps, not of those that the plan keeps.
         noise_level = sampler.plan(self.guide.process).level(steps).inputs
-        pull = guidance.pull(classify, {**noise_level, "image": z}, inputs["label"], input_gradient)
+        label, weight = inputs["label"], inputs.get("label_weight")
+        pull = guidance.pull(classify, {**noise_level, "image": z}, label, input_gradient, weight)
         return sampler.shift(prediction, pull, z, steps, self.process)
 
 

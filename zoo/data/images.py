@@ -154,6 +154,14 @@ class Images:
         dataset = blocks.map(self._pair, tf.data.AUTOTUNE).unbatch()
         return dataset if count is None else dataset.take(count)
 
+    def fit(self, image: np.ndarray | tf.Tensor) -> tf.Tensor:
+        """A decoded picture uint8 [h, w, 3] as uint8 [S, S, C], cropped as all of them are."""
+        image = self.crop(tf.convert_to_tensor(image), self.size)
+        if self.channels == 3:
+            return image
+        grey = tf.reduce_sum(tf.cast(image, tf.float32) * LUMA, axis=-1, keepdims=True)
+        return tf.cast(tf.round(grey), tf.uint8)
+
     def _shuffled(self, seed: int, share: Share, size: int) -> tf.data.Dataset:
         """Decoded blocks of a share of the stream, of about `size` elements, from memory where that pays."""
         split = self.split("train")
@@ -171,11 +179,7 @@ class Images:
     def _prepare(self, record: Record, split: str) -> Example:
         """A record as uint8 [S, S, C] with its label."""
         example = self.source.decode(record, self.size, split)
-        image = self.crop(example["image"], self.size)
-        if self.channels == 1:
-            grey = tf.reduce_sum(tf.cast(image, tf.float32) * LUMA, axis=-1, keepdims=True)
-            image = tf.cast(tf.round(grey), tf.uint8)
-        return example | {"image": image}
+        return example | {"image": self.fit(example["image"])}
 
     def _pair(self, block: Block) -> Block:
         """Examples as they leave: without numbers, with the pair uint8 [N, s, s, C] of means over areas."""

@@ -34,7 +34,12 @@ class ClassLabel(Conditioning):
         return {"label": batch["label"]}
 
     def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
-        return {"label": batch["label"]}
+        return asked_class(batch)
+
+
+def asked_class(batch: dict[str, Any]) -> dict[str, Any]:
+    """`label` [B] or, of a mix of classes, `label` and `label_weight` [B, K]."""
+    return {name: batch[name] for name in ("label", "label_weight") if name in batch}
 
 
 class Augmentation(abc.ABC):

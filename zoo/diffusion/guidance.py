@@ -34,14 +34,17 @@ class Guidance:
         """What the denoiser says of its inputs, in the form of its output."""
         return network(inputs)
 
-    def pull(self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient) -> Any:
+    def pull(
+        self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient, weight: Any = None
+    ) -> Any:
         """The direction of the shift [B, H, W, C], of guidance that asks a classifier.
 
         Args:
             classifier: inputs -> logits [B, classes].
             inputs: `image` = z_t and the noise level, as the classifier is told it.
-            label: what is asked for, int [B].
+            label: what is asked for, int [B], or [B, K] of a mix of classes.
             gradient: of a function with one number as its value.
+            weight: [B, K] of a mix: of the log-probability of each class.
         """
         raise NotImplementedError(f"{type(self).__name__} asks no classifier")
 
@@ -63,30 +66,43 @@ class ClassifierGuidance(Guidance):
     def asks(self) -> str | None:
         return self.classifier if self.scale > 0 else None
 
-    def pull(self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient) -> Any:
-        return self.scale * class_gradient(classifier, inputs, label, gradient)
+    def pull(
+        self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient, weight: Any = None
+    ) -> Any:
+        return self.scale * class_gradient(classifier, inputs, label, gradient, weight)
 
 
-def log_probability(logits: Any, label: Any) -> Any:
-    """log p(y | z_t) [B] of logits [B, classes] and label int [B]."""
-    chosen = ops.take_along_axis(logits, ops.expand_dims(label, 1), axis=1)[:, 0]
-    return chosen - ops.logsumexp(logits, axis=-1)
+def log_probability(logits: Any, label: Any, weight: Any = None) -> Any:
+    """log p(y | z_t) [B] of logits [B, classes] and label int [B].
+
+    With `weight` [B, K] and label [B, K] the sum of weight log p(y_k | z_t), a mix of classes (ADM, appendix F).
+    """
+    if weight is None:
+        chosen = ops.take_along_axis(logits, ops.expand_dims(label, 1), axis=1)[:, 0]
+        return chosen - ops.logsumexp(logits, axis=-1)
+    chosen = ops.take_along_axis(logits, label, axis=1) - ops.logsumexp(logits, axis=-1, keepdims=True)
+    return ops.sum(ops.cast(weight, chosen.dtype) * chosen, axis=1)
 
 
 def class_gradient(
-    classifier: Callable[[dict[str, Any]], Any], inputs: dict[str, Any], label: Any, gradient: Gradient
+    classifier: Callable[[dict[str, Any]], Any],
+    inputs: dict[str, Any],
+    label: Any,
+    gradient: Gradient,
+    weight: Any = None,
 ) -> Any:
     """The gradient of log p(y | z_t) in z_t [B, H, W, C], by a classifier of noised images (ADM, section 4).
 
     Args:
         classifier: inputs -> logits [B, classes].
         inputs: `image` = z_t and the noise level.
-        label: y, int [B].
+        label: y, int [B], or [B, K] of a mix of classes.
         gradient: of a function with one number as its value.
+        weight: [B, K] of a mix.
     """
 
     def total(z: Any) -> Any:
-        return ops.sum(log_probability(classifier({**inputs, "image": z}), label))
+        return ops.sum(log_probability(classifier({**inputs, "image": z}), label, weight))
 
     return gradient(total, inputs["image"])
 

@@ -1,6 +1,7 @@
 """Embeddings of noise level and class, and the keyed randomness of dropout."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -60,6 +61,20 @@ class LogSNREmbedding(TimeEmbedding):
     def embed(self, value: Any, width: int) -> Any:
         value = ops.clip(value, self.smallest, self.largest)
         return sinusoidal_embedding(1000 * (value - self.smallest) / (self.largest - self.smallest), width)
+
+
+def class_embedding(embed: Callable[[Any], Any], inputs: dict[str, Any]) -> Any:
+    """The embedding [B, width] of `label` [B] or, with `label_weight` [B, K], the weighted sum of those of `label`
+    [B, K]: a mix of classes (ADM, appendix F).
+
+    Args:
+        embed: labels of any shape -> their embeddings, [..., width].
+    """
+    embedded = embed(inputs["label"])
+    if "label_weight" not in inputs:
+        return embedded
+    weight = ops.cast(inputs["label_weight"], embedded.dtype)
+    return ops.sum(ops.expand_dims(weight, -1) * embedded, axis=1)
 
 
 class KeyedSeeds(keras.random.SeedGenerator):

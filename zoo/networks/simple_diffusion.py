@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from zoo.networks.embeddings import KeyedSeeds, TimeEmbedding
+from zoo.networks.embeddings import KeyedSeeds, TimeEmbedding, class_embedding
 from zoo.networks.layers import GroupNormalisation, SiLU, dense, full_precision
 from zoo.networks.patching import Patching, SpaceToDepthPatching
 
@@ -98,9 +98,12 @@ class SimpleDiffusionNetwork(keras.Model):
         value = ops.cast(inputs[self.time.source], self.variable_dtype)
         embedding = self.time_out(ops.silu(self.time_in(self.time.embed(value, self.channels))))
         if self.classes is not None:
-            # the row of -1, no class, is zero
-            embedding = embedding + self.label(ops.one_hot(inputs["label"], self.classes, dtype=self.variable_dtype))
+            embedding = embedding + class_embedding(self._embed_label, inputs)
         return embedding
+
+    def _embed_label(self, label: Any) -> Any:
+        # the row of -1, no class, is zero
+        return self.label(ops.one_hot(label, self.classes, dtype=self.variable_dtype))
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Inputs as docs/design.md says -> [B, H, W, out_channels], in full precision."""

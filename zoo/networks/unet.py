@@ -8,7 +8,7 @@ from keras import ops
 
 from zoo.networks.attention import SelfAttention
 from zoo.networks.blocks import Modulation
-from zoo.networks.embeddings import TimeEmbedding
+from zoo.networks.embeddings import TimeEmbedding, class_embedding
 from zoo.networks.encoder import Encoder, Parts, check_positive
 from zoo.networks.layers import GroupNormalisation, SiLU, convolution, dense, full_precision
 from zoo.networks.resampling import Resampling, enlarge2
@@ -139,7 +139,7 @@ class UNet(Encoder):
         """The embedding of time, class and augmentation level [B, 4 channels], before its activation."""
         embedding = super().embed(inputs)
         if self.classes is not None:
-            embedding = embedding + self.label(inputs["label"])
+            embedding = embedding + class_embedding(self.label, inputs)
         if self.low_resolution is not None and self.low_resolution.time is not None:
             s = ops.cast(inputs[f"low_resolution_{self.low_resolution.time.source}"], self.variable_dtype)
             s = self.low_resolution.time.embed(s, self.channels)
