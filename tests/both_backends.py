@@ -14,10 +14,12 @@ import numpy as np
 import yaml
 from keras import ops
 
+from zoo.diffusion import bound
 from zoo.diffusion.conditioning import GaussianBlur, GaussianNoise
 from zoo.diffusion.losses import HybridLoss
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
+from zoo.diffusion.samplers import AncestralSampler
 from zoo.diffusion.schedules import CosineSchedule
 from zoo.diffusion.targets import VelocityTarget
 from zoo.diffusion.variances import LearnedRangeVariance
@@ -87,6 +89,25 @@ def method() -> Figures:
             prediction = one.predict(stub({"image": z}), z, process.level(index), process, None)
             z = sampler.step(prediction, z, index, normal(*z.shape, seed=step), process)
         found[f"walk {cls.__name__}"] = z
+    return found | readings()
+
+
+def readings() -> Figures:
+    """An output read at several temperatures and as a term of the bound; steps chosen by their losses."""
+    one, z, index = objective(), ops.convert_to_tensor(NOISE), np.array([3, 20], "int32")
+    level, output = one.process.level(index), stub({"image": NOISE})
+    found = {}
+    for cls in family("temperatures"):
+        sampler = AncestralSampler(temperature=cls(0.9))
+        found[f"read {cls.__name__}"] = sampler.predict(one, output, z, level, one.process).mean
+        found[f"noise {cls.__name__}"] = sampler.scaled(z)
+    for name, term in bound.terms(one, output, IMAGES, NOISE, level, one.process)._asdict().items():
+        found[f"term {name}"] = term
+    for cls in family("level samplers"):
+        sampler, losses = cls(), normal(16 * STEPS, seed=5) ** 2
+        state = sampler.learn(sampler.start(STEPS), np.arange(16 * STEPS, dtype="int32") % STEPS, losses)
+        found[f"probabilities {cls.__name__}"] = sampler.probabilities(state)
+        found |= {f"chosen {cls.__name__} {i}": v for i, v in enumerate(sampler.choose(state, RANDOM["level"]))}
     return found
 
 

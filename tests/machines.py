@@ -21,7 +21,15 @@ from zoo.training.trainer import Trainer
 Values = dict[str, tf.Tensor]
 STEPS = 20
 SGD = ("Training.optimizer = @Momentum()", "Momentum.learning_rate = 0.05", "Training.clip = None")
-ADAM = ("Training.optimizer = @Adam()",)
+# With steps chosen by their losses: what is remembered of these must be alike on all replicas too.
+ADAM = (
+    "Training.optimizer = @Adam()",
+    "Objective.levels = @LossSecondMoment()",
+    "LossSecondMoment.history = 2",
+    "base/DiscreteProcess.steps = 8",
+    "sr/GaussianNoise.s = 2",
+    "sr/GaussianNoise.largest = 8",
+)
 PLAIN = ("Training.optimizer = @Momentum()", "Momentum.learning_rate = 1.0", "Momentum.momentum = 0.0")
 
 
@@ -39,10 +47,11 @@ class InjectedStep(TrainingStep):
         whole = randomness.draw(randomness.fold(randomness.key(0, "test"), position), self.stage.randomness(shapes))
         rows = batch["image"].shape[0]
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
-        return {
+        own = {
             name: tf.ensure_shape(value[first : first + rows], (rows, *value.shape[1:]))
             for name, value in whole.items()
         }
+        return own if self.state.levels is None else self.state.levels.choose(own)
 
     def _apply(self, gradients: list[tf.Tensor], norm: tf.Tensor, step: tf.Tensor) -> None:
         first = self.open.read_value()
@@ -75,6 +84,8 @@ def main(kind: str, out: Path) -> None:
         if label == "sgd":
             arrays |= {f"gradient/{i}": v for i, v in enumerate(local(strategy, trainer.step.kept)[0])}
         arrays |= {f"{label}/{i}": v for i, v in enumerate(local(strategy, trainer.state.raw)[0])}
+        if trainer.state.levels is not None:
+            arrays["remembered"] = local(strategy, [trainer.state.levels.variables["losses"]])[0][0]
         if trainer.is_chief:
             rows = (folder / label / "metrics.csv").read_text().splitlines()[1:]
             arrays[f"{label}-losses"] = np.array([float(row.split(",")[2]) for row in rows])

@@ -100,6 +100,14 @@ def test_losses_with_adam(figures: Figures, kind: str):
     np.testing.assert_allclose(figures[kind]["adam-losses"], losses, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", OTHERS)
+def test_losses_of_steps_are_remembered_alike(figures: Figures, kind: str):
+    """Of all replicas' examples, so that the same steps are chosen next."""
+    remembered = figures["one"]["remembered"]
+    assert (remembered > 0).all()  # every step was seen as often as is remembered, so they are no longer uniform
+    np.testing.assert_allclose(figures[kind]["remembered"], remembered, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     "kind", ["mirrored", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("multiworker", "second worker"))]
 )

@@ -109,7 +109,8 @@ def test_micro_batches_change_no_gradient(tmp_path: Path):
     for parts in (1, 4):
         trainer = trainer_of(tmp_path, "sr", f"Training.micro_batches = {parts}")
         batch = tiny.batch_of(trainer.stage, tiny.BATCH)
-        loss, gradients = trainer.step.gradients(batch, trainer.step.draw(batch, KEY, ZERO), KEY)
+        loss, gradients, losses = trainer.step.gradients(batch, trainer.step.draw(batch, KEY, ZERO), KEY)
+        assert float(tf.reduce_sum(losses)) / tiny.BATCH == pytest.approx(float(loss), rel=1e-5)
         results.append((float(loss), [gradient.numpy() for gradient in gradients]))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     norms = [np.linalg.norm(gradient) for gradient in results[0][1]]
@@ -122,7 +123,7 @@ def test_the_loss_of_a_share_is_divided_by_the_global_batch(tmp_path: Path):
     trainer = trainer_of(tmp_path, "base")
     batch = tiny.batch_of(trainer.stage, tiny.BATCH)
     random = trainer.step.draw(batch, KEY, ZERO)
-    whole, gradients = trainer.step.gradients(batch, random, KEY)
+    whole, gradients, _ = trainer.step.gradients(batch, random, KEY)
     halves = []
     for rows in (slice(0, 4), slice(4, 8)):
         share, draws = tf.nest.map_structure(lambda x, rows=rows: x[rows], (batch, random))
@@ -139,7 +140,7 @@ def test_a_step_clips_moves_and_averages(tmp_path: Path, clip: float | None):
     trainer = trainer_of(tmp_path, "base", *bindings, f"Training.clip = {clip}")
     batch = tiny.batch_of(trainer.stage, tiny.BATCH)
     key = randomness.fold(trainer.step.key, 3, 0)
-    expected, gradients = trainer.step.gradients(batch, trainer.step.draw(batch, key, ZERO), key)
+    expected, gradients, _ = trainer.step.gradients(batch, trainer.step.draw(batch, key, ZERO), key)
     length = math.sqrt(sum(float(np.square(gradient).sum()) for gradient in gradients))
     before = [variable.numpy() for variable in trainer.state.raw]
     averages = [variable.numpy() for variable in trainer.state.ema]

@@ -10,6 +10,7 @@ import keras
 
 from zoo.data.images import Images
 from zoo.diffusion.conditioning import Draws
+from zoo.diffusion.level_samplers import LevelSampler
 from zoo.training.observers import Observer
 from zoo.training.trainer import Training
 
@@ -28,10 +29,14 @@ class Learner(abc.ABC):
     Attributes:
         observer: looks at the network while it is trained.
         sampler_steps: evaluations of the network for one sample; 0 where it makes none.
+        levels: which steps of its process are trained; None draws them uniformly.
+        level_steps: of that process.
     """
 
     observer: type[Observer]
     sampler_steps: int = 0
+    levels: LevelSampler | None = None
+    level_steps: int = 0
 
     def __init__(self, name: str, network: keras.Model, images: Images, training: Training) -> None:
         if not name.replace("_", "").replace("-", "").isalnum():

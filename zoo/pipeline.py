@@ -64,6 +64,7 @@ class Stage(Method, Learner):
     ) -> None:
         super().__init__(name, network, images, training)
         self.objective, self.sampler, self.conditioning = objective, sampler, tuple(conditioning)
+        self.levels, self.level_steps = objective.levels, objective.process.steps
         sampler.walks(objective.process)  # a respacing that cannot be had is found before training
         enlarges = self.low_resolution is not None
         if enlarges != (images.low_resolution is not None):

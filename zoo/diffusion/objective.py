@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from zoo.diffusion.level_samplers import LevelSampler
 from zoo.diffusion.losses import Loss, bound_term, mean_over_pixels
 from zoo.diffusion.process import DiscreteProcess, Level
 from zoo.diffusion.targets import Target
@@ -25,14 +26,31 @@ class Prediction(NamedTuple):
 
 
 class Objective:
-    """Process, target, variance and loss of a model: all that is needed to train it and to read its outputs."""
+    """Process, target, variance and loss of a model: all that is needed to train it and to read its outputs.
 
-    def __init__(self, process: DiscreteProcess, target: Target, variance: Variance, loss: Loss) -> None:
-        self.process, self.target, self.variance, self.loss = process, target, variance, loss
+    Args:
+        process: what noise does.
+        target: what the network predicts.
+        variance: of the reverse process.
+        loss: of an image.
+        levels: which steps are trained; None draws them uniformly. It remembers losses, so a training step asks it and
+            puts the chosen steps into `level`.
+    """
+
+    def __init__(
+        self,
+        process: DiscreteProcess,
+        target: Target,
+        variance: Variance,
+        loss: Loss,
+        levels: LevelSampler | None = None,
+    ) -> None:
+        self.process, self.target, self.variance, self.loss, self.levels = process, target, variance, loss, levels
 
     def randomness(self, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
         """What `training_loss` needs drawn for images of `shape` [B, H, W, C]: name -> (distribution, shape)."""
-        return {"noise": ("normal", shape), "level": ("uniform", (shape[0], 2))}
+        chosen = {} if self.levels is None else {"level_choice": ("uniform", (shape[0], 2))}
+        return {"noise": ("normal", shape), "level": ("uniform", (shape[0], 2)), **chosen}
 
     def training_loss(
         self, network: Network, x: Any, inputs: dict[str, Any], random: dict[str, Any], seed: Any = None

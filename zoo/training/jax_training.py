@@ -96,8 +96,8 @@ class ShardedTraining:
             result = training.step(batch)
 
     Args:
-        stage: has `name`, `randomness(shapes)` and `training_loss(network, batch, random, seed)`, as Stage and
-            StageParts have.
+        stage: has `name`, `objective`, `randomness(shapes)` and `training_loss(network, batch, random, seed)`, as
+            Stage and StageParts have.
         network: built, with its variables in the layout of `sharding`.
         settings: of optimizer, clipping and average.
         seed: all that is random in step n depends on (seed, name of the stage, n) alone.
@@ -110,6 +110,8 @@ class ShardedTraining:
     """
 
     def __init__(self, stage: Any, network: keras.Model, settings: Settings, seed: int, sharding: Sharding) -> None:
+        if getattr(stage.objective, "levels", None) is not None:
+            raise ValueError("Objective.levels must be None: training on JAX draws the steps uniformly")
         self.stage, self.network, self.settings, self.sharding = stage, network, settings, sharding
         self.key = _named(jax.random.key(seed), f"{stage.name}/training")
         self.steps = 0

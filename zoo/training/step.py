@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tensorflow as tf
 
 from zoo.training import randomness
+from zoo.training.level_history import LevelHistory
 from zoo.training.optimizers import average
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ Group = dict[str, tf.Variable]
 
 
 class State:
-    """All that a checkpoint holds: raw and averaged weights, the optimizer's slots and the scale of the loss.
+    """All that a checkpoint holds: raw and averaged weights, the optimizer's slots, the scale of the loss and what a
+    level sampler remembers.
 
     Every group is in one order of names: the paths of the network's variables.
     """
@@ -28,6 +30,8 @@ class State:
             [tf.Variable(value, trainable=False, dtype=value.dtype) for value in self.raw] for _ in training.decays
         ]
         self.slots = training.optimizer.slots(self.raw)
+        levels = stage.levels
+        self.levels = None if levels is None else LevelHistory(levels, stage.level_steps, training.batch)
         precision = training.precision
         self.scale = tf.Variable(precision.initial_scale, trainable=False, dtype=tf.float32)
         self.sound_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -47,6 +51,8 @@ class State:
         groups = {group: dict(zip(self.names, variables, strict=True)) for group, variables in lists.items()}
         if self._scaled:
             groups["loss_scale"] = {"scale": self.scale, "sound_steps": self.sound_steps}
+        if self.levels is not None:
+            groups["levels"] = self.levels.variables
         return groups
 
 
@@ -120,11 +126,16 @@ class TrainingStep:
         """One optimizer step on this replica's share of the batch; [loss, gradient norm, taken, stop] of all."""
         context = tf.distribute.get_replica_context()
         key = randomness.fold(self.key, position, context.replica_id_in_sync_group)
-        loss, gradients = self.gradients(batch, self.draw(batch, key, position), key)
+        random = self.draw(batch, key, position)
+        loss, gradients, losses = self.gradients(batch, random, key)
+        levels = self.state.levels
+        told = [] if levels is None else levels.shares(random, losses, context.replica_id_in_sync_group)
         # Sums over replicas: the loss of each was divided by the global batch.
         # the identity brings `stop` into the graph of the loop, without which it cannot be reduced
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(stop), *gradients])
-        loss, stop, gradients = summed[0], summed[1], summed[2:]
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, tf.identity(stop), *told, *gradients])
+        loss, stop, gradients = summed[0], summed[1], summed[2 + len(told) :]
+        if levels is not None:
+            levels.learn(*summed[2 : 2 + len(told)])
         norm = tf.linalg.global_norm(gradients)
         if not self.training.precision.scaled:
             self._apply(gradients, norm, step)
@@ -138,7 +149,8 @@ class TrainingStep:
     def draw(self, batch: dict[str, tf.Tensor], key: tf.Tensor, position: tf.Tensor) -> dict[str, tf.Tensor]:
         """All that is random for this replica's share of the batch at `position`, but the dropout masks."""
         shapes = {name: tuple(value.shape) for name, value in batch.items()}
-        return randomness.draw(key, self.stage.randomness(shapes))
+        random = randomness.draw(key, self.stage.randomness(shapes))
+        return random if self.state.levels is None else self.state.levels.choose(random)
 
     def _apply(self, gradients: list[tf.Tensor], norm: tf.Tensor, step: tf.Tensor) -> None:
         """Clips, updates the weights and their averages."""
@@ -157,8 +169,10 @@ class TrainingStep:
 
     def gradients(
         self, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor], key: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Loss and gradients of this replica's examples, divided by the global batch."""
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        """Loss and gradients of this replica's examples, divided by the global batch; and the loss of each [b], without
+        the weight of its level.
+        """
         parts = self.training.micro_batches
         if parts == 1:
             return self._part_gradients(batch, random, key)
@@ -166,23 +180,26 @@ class TrainingStep:
         split = tf.nest.map_structure(lambda x: tf.reshape(x, (parts, -1, *x.shape[1:])), (batch, random))
         size = split[0]["image"].shape[1]
 
-        def body(i: tf.Tensor, loss: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def body(i: tf.Tensor, loss: tf.Tensor, losses: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             examples, draws = tf.nest.map_structure(lambda x: tf.ensure_shape(x[i], (size, *x.shape[2:])), split)
-            part, gradients = self._part_gradients(examples, draws, randomness.fold(key, i))
-            return i + 1, loss + part, *(total + new for total, new in zip(sums, gradients, strict=True))
+            part, gradients, each = self._part_gradients(examples, draws, randomness.fold(key, i))
+            losses = tf.tensor_scatter_nd_update(losses, [[i]], [each])
+            return i + 1, loss + part, losses, *(total + new for total, new in zip(sums, gradients, strict=True))
 
-        start = [tf.constant(0), tf.constant(0.0), *(tf.zeros(variable.shape) for variable in self.state.raw)]
-        _, loss, *sums = tf.while_loop(lambda i, *_: i < parts, body, start, parallel_iterations=1)
-        return loss, list(sums)
+        start = [tf.constant(0), tf.constant(0.0), tf.zeros((parts, size))]
+        start += [tf.zeros(variable.shape) for variable in self.state.raw]
+        _, loss, losses, *sums = tf.while_loop(lambda i, *_: i < parts, body, start, parallel_iterations=1)
+        return loss, list(sums), tf.reshape(losses, (-1,))
 
     def _part(
         self, batch: dict[str, tf.Tensor], random: dict[str, tf.Tensor], key: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
         scaled = self.training.precision.scaled
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.state.raw)
             losses = self.stage.training_loss(self.state.network, batch, random, key)  # [B]
-            loss = tf.reduce_sum(losses) / self.training.batch
+            weighted = losses * random["level_weight"] if "level_weight" in random else losses
+            loss = tf.reduce_sum(weighted) / self.training.batch
             objective = loss * self.state.scale.read_value() if scaled else loss
         gradients = tape.gradient(objective, self.state.raw, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         # An embedding's come as slices, a class as often as the batch has it: their norm is not that of their sum.
@@ -190,7 +207,7 @@ class TrainingStep:
         if scaled:
             inverse = 1 / self.state.scale.read_value()
             gradients = [gradient * inverse for gradient in gradients]
-        return loss, gradients
+        return loss, gradients, losses
 
 
 def assign(variable: tf.Variable, value: tf.Tensor) -> None:
