@@ -38,7 +38,7 @@ def numbers(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("bits per dimension (± standard error over images)", f"{result['bits_per_dimension']:.4f}{spread}"),
         ("  L_0: the image, given the first step", f"{result['last_bits']:.4f}"),
         ("  L_1 .. L_(T-1): the steps", f"{result['divergences']:.4f}"),
-        ("  L_T: what the noise still tells", f"{result['prior']:.6f}"),
+        ("  L_T: what the noise still tells", f"{result['prior']:.3g}"),
     ]
 
 

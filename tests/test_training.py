@@ -235,7 +235,7 @@ def test_a_switch_changes_no_gradient(tmp_path: Path, switch: str, dropout: floa
         trainer = trainer_of(tmp_path, "sr", f"UNet.dropout = {dropout}", *bindings)
         batch = tiny.batch_of(trainer.stage, tiny.BATCH)
         function = tf.function(trainer.step.gradients)
-        loss, gradients = trainer.strategy.run(function, args=(batch, trainer.step.draw(batch, KEY, ZERO), KEY))
+        loss, gradients, _ = trainer.strategy.run(function, args=(batch, trainer.step.draw(batch, KEY, ZERO), KEY))
         results.append((float(loss), [gradient.numpy() for gradient in gradients]))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     for one, other in zip(results[0][1], results[1][1], strict=True):
