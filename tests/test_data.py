@@ -22,6 +22,7 @@ from zoo.data.flips import RandomFlip
 from zoo.data.floats import to_floats
 from zoo.data.folder import ImageFolder
 from zoo.data.images import Images
+from zoo.data.random_crops import RandomCrop
 from zoo.data.shapes import Shapes
 from zoo.data.shards import Shard, Shards, count_records
 from zoo.data.sources import Example, Record, Source, decode_image, permutation
@@ -171,6 +172,48 @@ def test_biggan_crop_keeps_the_central_square_by_area() -> None:
     image = np.zeros((4, 8, 3), np.uint8)
     image[:, 2:4], image[:, 4:6], image[:, 6:] = 100, 200, 255
     np.testing.assert_array_equal(BigGANCrop()(tf.constant(image), 2)[..., 0], [[100, 200], [100, 200]])
+
+
+@pytest.mark.parametrize("crop", [RandomCrop(), RandomCrop(0.3, 0.6)])
+def test_random_crops_are_pillows_to_the_bit(crop: RandomCrop) -> None:
+    random = np.random.default_rng(3)
+    shapes = random.integers(1, 200, (100, 2)).tolist()
+    for height, width in [*shapes, (1, 1), (1, 90), (24, 24), (48, 60), (49, 48), (60, 130)]:
+        image, drawn = random.integers(0, 256, (height, width, 3), np.uint8), random.random(3)
+        expected = np.asarray(crop.cut(Image.fromarray(image), 24, drawn))
+        assert expected.shape == (24, 24, 3)
+        np.testing.assert_array_equal(crop.reduce(image, 24, drawn), expected, err_msg=f"{height} x {width}")
+
+
+def test_random_crops_of_adms_public_code() -> None:
+    """Its shorter side is 32 .. 40 pixels for a crop of 32, each as often, and a window stands anywhere."""
+    crop = RandomCrop()
+    drawn = np.stack([crop.draw(np.array([5, number])) for number in range(4000)])
+    lengths = np.array([crop._length(32, uniform) for uniform in drawn[:, 0]])
+    assert np.bincount(lengths, minlength=41)[32:] == pytest.approx([4000 / 9] * 9, rel=0.2)
+    assert lengths.min() == 32
+    assert lengths.max() == 40
+    ramp = np.zeros((80, 100, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(80)[:, None], np.arange(100)
+    corners = np.stack([crop.reduce(ramp, 32, one)[0, 0] for one in drawn[:500]])
+    assert corners[:, 0].max() > 14  # of 80 rows, brought to 40 at most
+    assert corners[:, 1].max() > 35  # of 100 columns
+    assert corners.min() == 0
+
+
+def test_random_crops_are_drawn_by_number_anew_every_epoch() -> None:
+    """Alike wherever reading begins and however many workers read; examples are not touched."""
+    plain = images_of(Shapes(train=6, test=6))
+    images = images_of(Shapes(train=6, test=6), random_crop=RandomCrop(0.5, 0.6), flip=RandomFlip())
+    whole = np.stack([element["image"] for element in images.stream(seed=1).take(24).as_numpy_iterator()])
+    late = np.stack([element["image"] for element in images.stream(seed=1, first=7).take(9).as_numpy_iterator()])
+    np.testing.assert_array_equal(late, whole[7:16])
+    shares = [list(images.batches(1, 0, 24, 12, (index, 2)).as_numpy_iterator()) for index in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate([batch["image"] for batch in rejoined(shares, 1)]), whole)
+    assert len({image.tobytes() for image in whole}) == 24  # of six pictures
+    assert not images._held
+    for one, other in zip(plain.examples("train"), images.examples("train"), strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
 
 
 # ---- order
@@ -677,6 +720,8 @@ def test_classes_are_balanced_and_shuffled_together() -> None:
         (lambda: Shapes(train=0), "train"),
         (lambda: Shapes(seed=-1), "seed"),
         (lambda: RandomFlip(1.5), "probability"),
+        (lambda: RandomCrop(0.9, 0.8), "smallest"),
+        (lambda: RandomCrop(0.5, 1.1), "largest"),
         (lambda: ImageFolder("x", held_out=1), "held_out"),
         (lambda: ImageFolder(""), "directory"),
         (lambda: TFDS(""), "dataset"),

@@ -51,9 +51,9 @@ class CenterCrop(Crop):
 
     def cut(self, picture: Image.Image, size: int) -> Image.Image:
         while min(picture.size) >= 2 * size:
-            picture = _resize(picture, (picture.width // 2, picture.height // 2), Image.Resampling.BOX)
-        width, height = _shrunk(picture.width, picture.height, size)
-        picture = _resize(picture, (width, height), Image.Resampling.BICUBIC)
+            picture = resized(picture, (picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+        width, height = scaled(picture.width, picture.height, size)
+        picture = resized(picture, (width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         return picture.crop((left, top, left + size, top + size))
 
@@ -68,7 +68,7 @@ class CenterCrop(Crop):
             )
             image = resample(image, across, down)
             height, width = image.shape[:2]
-        wide, high = _shrunk(width, height, size)
+        wide, high = scaled(width, height, size)
         left, top = (wide - size) // 2, (high - size) // 2
         if (wide, high) == (width, height):
             return image[top : top + size, left : left + size]
@@ -105,13 +105,13 @@ class BigGANCrop(Crop):
         return resample(square, weights, weights)
 
 
-def _shrunk(width: int, height: int, size: int) -> tuple[int, int]:
+def scaled(width: int, height: int, size: int) -> tuple[int, int]:
     """Width and height with the shorter side brought to `size`."""
     scale = size / min(width, height)
     return round(width * scale), round(height * scale)
 
 
-def _resize(picture: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+def resized(picture: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
     """Across and then down, as Pillow did when ADM was written.
 
     From 13 on it begins with the columns of a picture more than twice as tall as wide, and rounds elsewhere.

@@ -9,6 +9,7 @@ from zoo.data import held
 from zoo.data.crops import Crop
 from zoo.data.flips import RandomFlip
 from zoo.data.held import HeldPictures
+from zoo.data.random_crops import RandomCrop
 from zoo.data.reading import Block, Reader
 from zoo.data.shares import Share
 from zoo.data.sources import Example, Record, Source
@@ -30,6 +31,7 @@ class Images:
         channels: int = 3,
         train: str = "train",
         test: str = "test",
+        random_crop: RandomCrop | None = None,
     ) -> None:
         """Describes the images; nothing is read yet.
 
@@ -39,6 +41,7 @@ class Images:
             channels: 3 for RGB (grey is repeated) or 1 for luma (BT.601).
             train: split that is trained on.
             test: split that is held out.
+            random_crop: takes the place of `crop` in the training stream, so that a classifier does not overfit.
         """
         if size <= 0:
             raise ValueError(f"size must be positive, got {size}")
@@ -51,6 +54,7 @@ class Images:
         self.crop = crop
         self.flip = flip
         self.low_resolution = low_resolution
+        self.random_crop = random_crop
         self.channels = channels
         self._splits = {"train": train, "test": test}
         self._reader = Reader(source, self._prepare)
@@ -156,7 +160,10 @@ class Images:
 
     def fit(self, image: np.ndarray | tf.Tensor) -> tf.Tensor:
         """A decoded picture uint8 [h, w, 3] as uint8 [S, S, C], cropped as all of them are."""
-        image = self.crop(tf.convert_to_tensor(image), self.size)
+        return self._channelled(self.crop(tf.convert_to_tensor(image), self.size))
+
+    def _channelled(self, image: tf.Tensor) -> tf.Tensor:
+        """RGB uint8 [S, S, 3] as uint8 [S, S, C]."""
         if self.channels == 3:
             return image
         grey = tf.reduce_sum(tf.cast(image, tf.float32) * LUMA, axis=-1, keepdims=True)
@@ -165,7 +172,8 @@ class Images:
     def _shuffled(self, seed: int, share: Share, size: int) -> tf.data.Dataset:
         """Decoded blocks of a share of the stream, of about `size` elements, from memory where that pays."""
         split = self.split("train")
-        if split not in self._held and held.fits(self.source, split, share, self.size**2 * self.channels):
+        holds = self.random_crop is None  # else a picture looks different every epoch
+        if holds and split not in self._held and held.fits(self.source, split, share, self.size**2 * self.channels):
             self._held[split] = HeldPictures(self._reader, split, self._block)
         if split in self._held:
             return self._held[split].shuffled(seed, share, size)
@@ -176,10 +184,13 @@ class Images:
         """Images in a block."""
         return max(1, min(128, BLOCK_BYTES // (self.size * self.size * self.channels)))
 
-    def _prepare(self, record: Record, split: str) -> Example:
-        """A record as uint8 [S, S, C] with its label."""
+    def _prepare(self, record: Record, split: str, key: tf.Tensor | None) -> Example:
+        """A record as uint8 [S, S, C] with its label; `key` of its place in the training stream."""
         example = self.source.decode(record, self.size, split)
-        return example | {"image": self.fit(example["image"])}
+        image = example["image"]
+        if key is None or self.random_crop is None:
+            return example | {"image": self.fit(image)}
+        return example | {"image": self._channelled(self.random_crop(image, self.size, key))}
 
     def _pair(self, block: Block) -> Block:
         """Examples as they leave: without numbers, with the pair uint8 [N, s, s, C] of means over areas."""

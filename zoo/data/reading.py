@@ -21,11 +21,13 @@ Block = dict[str, tf.Tensor]
 class Reader:
     """Reads the splits of one source through one `prepare` step and remembers the corrupt records."""
 
-    def __init__(self, source: Source, prepare: Callable[[Record, str], Example]) -> None:
+    def __init__(self, source: Source, prepare: Callable[[Record, str, tf.Tensor | None], Example]) -> None:
         """Takes a source and what is made of its records.
 
         Args:
-            prepare: maps (record, split) to tensors of fixed shape inside tf.data; its errors mark corrupt records.
+            prepare: maps (record, split, key) to tensors of fixed shape inside tf.data; its errors mark corrupt
+                records. What is drawn for an element of the stream depends on its key alone, int64 [2] of the seed and
+                its number; None where nothing is drawn.
         """
         self.source = source
         self.prepare = prepare
@@ -60,7 +62,10 @@ class Reader:
                 filled = {key: value[: share.elements - 1 - last] for key, value in filled.items()}
             return end, filled | {"number": share.number(filled["number"])}
 
-        decoded = self._decoded(share.epochs(count).flat_map(records).enumerate(), split)
+        def key(element: tf.Tensor) -> tf.Tensor:
+            return _key(seed, share.number(element))
+
+        decoded = self._decoded(share.epochs(count).flat_map(records).enumerate(), split, key)
         if share.elements is not None:
             decoded = _with_end(decoded, share.elements)
         return decoded.batch(size).scan(tf.constant(-1, tf.int64), fill)
@@ -96,7 +101,7 @@ class Reader:
 
     def require_one_sound(self, split: str) -> None:
         """Raises UserError if no record of the split can be read: an endless stream would look for ever."""
-        prepared = self.source.records(split).map(lambda record: self.prepare(record, split))
+        prepared = self.source.records(split).map(lambda record: self.prepare(record, split, None))
         if any(True for _ in prepared.ignore_errors().take(1)):
             return
         count = self.source.count(split)
@@ -105,10 +110,12 @@ class Reader:
         named = "; ".join(self.problems[:NAMED_IN_ERROR]) or "it is empty"
         raise UserError(f"no image of split '{split}' of {self.source.name} ({count:,} records) can be read: {named}")
 
-    def _decoded(self, numbered: tf.data.Dataset, split: str) -> tf.data.Dataset:
-        """Prepares (number, record) pairs in parallel, in order, without those that fail."""
+    def _decoded(
+        self, numbered: tf.data.Dataset, split: str, key: Callable[[tf.Tensor], tf.Tensor | None] = lambda _: None
+    ) -> tf.data.Dataset:
+        """Prepares (number, record) pairs in parallel, in order, without those that fail; `key` of each number."""
         prepared = numbered.map(
-            lambda number, record: self.prepare(record, split) | {"number": number},
+            lambda number, record: self.prepare(record, split, key(number)) | {"number": number},
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -139,7 +146,7 @@ class Reader:
             self._name(split, seed, number)
             number += 1
             try:
-                found = self.prepare(self._record(split, seed, number), split)
+                found = self.prepare(self._record(split, seed, number), split, _key(seed, number))
             except (tf.errors.OpError, OSError, ValueError):
                 continue
             return {key: value.numpy() for key, value in found.items()}
@@ -160,11 +167,16 @@ class Reader:
     def _fault(self, record: Record, split: str) -> str:
         """First line of the error that preparing a record raises."""
         try:
-            self.prepare(record, split)
+            self.prepare(record, split, None)
         except (tf.errors.OpError, OSError, ValueError) as error:
             text = str(getattr(error, "message", error)).split("}} ")[-1].split(" [Op:")[0].strip()
             return text.splitlines()[0] if text else type(error).__name__
         return "could not be read at first, but could be later"
+
+
+def _key(seed: int, number: Any) -> tf.Tensor:
+    """int64 [2]: what the element of a number depends on."""
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(number, tf.int64)])
 
 
 def _with_end(decoded: tf.data.Dataset, end: int) -> tf.data.Dataset:

@@ -77,7 +77,7 @@ def describe(source: Source, split: str | None, size: int | None) -> int:
 
 def _describe_split(source: Source, split: str, size: int | None) -> int:
     """Decodes a split once, counting classes and sizes."""
-    reader = Reader(source, lambda record, split: _facts(source, record, size or SHAPES_SIZE, split))
+    reader = Reader(source, lambda record, split, _: _facts(source, record, size or SHAPES_SIZE, split))
     labels: collections.Counter[int] = collections.Counter()
     shapes: collections.Counter[tuple[int, int]] = collections.Counter()
     for block in reader.finite(split, None, 0, 256):
@@ -124,7 +124,7 @@ def write_grid(source: Source, split: str, size: int, path: Path, side: int = 10
 
 def common_size(source: Source, split: str) -> int:
     """Shorter side of the first sound image, for a grid whose size nobody gave."""
-    reader = Reader(source, lambda record, split: _facts(source, record, SHAPES_SIZE, split))
+    reader = Reader(source, lambda record, split, _: _facts(source, record, SHAPES_SIZE, split))
     for block in reader.finite(split, None, 0, 1).take(1):
         return int(tf.reduce_min(block["shape"]))
     raise UserError(f"split '{split}' of {source.name} holds no image that can be read")
