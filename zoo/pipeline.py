@@ -190,7 +190,7 @@ class Pipeline:
         self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
         self.machines, self.likelihood = machines, likelihood or Likelihood()
         self.cascade = [stage for stage in stages if isinstance(stage, Stage)]
-        for before, stage in zip([None, *self.cascade[:-1]], self.cascade, strict=True):
+        for before, stage in zip([None, *self.cascade], self.cascade, strict=False):
             _check_fit(before, stage)
             if before is not None and stage.origin.truncated:
                 _check_truncation(before, stage)
