@@ -11,6 +11,10 @@ import tiny
 
 from zoo import registry
 from zoo.diffusion.level_samplers import LevelSampler, LossSecondMoment
+from zoo.diffusion.losses import VLBLoss
+from zoo.diffusion.objective import Objective
+from zoo.diffusion.targets import NoiseTarget
+from zoo.diffusion.variances import FixedSmallVariance
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.trainer import Trainer
 
@@ -98,6 +102,8 @@ def test_mistakes():
         LossSecondMoment(history=0)
     with pytest.raises(ValueError, match=r"uniform must be in \(0, 1\]: .* got 0"):
         LossSecondMoment(uniform=0.0)
+    with pytest.raises(ValueError, match="it remembers the losses of steps, and object has none"):
+        Objective(object(), NoiseTarget(), FixedSmallVariance(), VLBLoss(), LossSecondMoment())  # type: ignore[arg-type]
 
 
 # ---- in training

@@ -45,6 +45,10 @@ class Objective:
         loss: Loss,
         levels: LevelSampler | None = None,
     ) -> None:
+        if levels is not None and not isinstance(process, DiscreteProcess):
+            raise ValueError(
+                f"levels must be None: it remembers the losses of steps, and {type(process).__name__} has none"
+            )
         self.process, self.target, self.variance, self.loss, self.levels = process, target, variance, loss, levels
 
     def randomness(self, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
