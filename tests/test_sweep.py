@@ -5,13 +5,14 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 from PIL import Image
-from untrained import Denoiser
+from untrained import GUIDED, network_of
 
 from harness import charts, sweep_report
 from zoo import experiment as experiments
@@ -24,6 +25,8 @@ from zoo.recipe import Recipe
 from zoo.sharing import copy, link
 from zoo.sweep import Sweep
 from zoo.sweep_plan import SweepPlan, plan, read_axis, short_keys
+from zoo.training.checkpoints import Checkpoints
+from zoo.training.step import State
 
 S = "sr/GaussianNoise.s = 0, 50, 300"
 FEW = ["base/Training.steps = 0", "sr/Training.steps = 0", "SampleSet.count = 24"]
@@ -143,21 +146,23 @@ class Spread:
 
 
 class Walk:
-    """Stands for the sampler, which takes seconds to trace: images that depend on their number and on s."""
+    """Stands for the sampler, which takes seconds to trace: images that depend on their number, on s and on a guide."""
 
-    def __init__(self, stage: Any, network: Any, batch: int) -> None:
+    def __init__(self, stage: Any, network: Any, batch: int, guide: Any = None) -> None:
         assert network.built
+        assert guide is None or guide.network.built
         self.stage, self.at_once = stage, batch
+        self.shift = stage.level if guide is None else 10 * stage.sampler.guidance.scale
 
     def walk(self, key: Any, indices: np.ndarray, batch: Any, weights: Any, levels: Any = ()) -> dict[int, np.ndarray]:
         shape = (len(indices), self.stage.size, self.stage.size, 3)
-        return {
-            s: np.broadcast_to(np.sin(indices + self.stage.level + s)[:, None, None, None], shape) for s in (0, *levels)
-        }
+        return {s: np.broadcast_to(np.sin(indices + self.shift + s)[:, None, None, None], shape) for s in (0, *levels)}
 
 
 class Bench:
-    """The tiny cascade with untrained denoisers in a work directory, and sweeps over it; says what was sampled."""
+    """A tiny cascade with untrained networks in a work directory, and sweeps over it; says what was sampled."""
+
+    recipe, few = tiny.RECIPE, FEW
 
     def __init__(self, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.workdir, self.spread, self.accounts = workdir, Spread(), 0
@@ -180,17 +185,17 @@ class Bench:
         return Experiment(recipe, pipeline, workdir, strategy)
 
     def base(self, *bindings: str) -> Experiment:
-        return self.built(recipes.load(tiny.RECIPE, [*FEW, *bindings]))
+        return self.built(recipes.load(self.recipe, [*self.few, *bindings]))
 
     def built(self, asked: Recipe) -> Experiment:
         made = self.experiment(asked, asked.build(), self.workdir)
         for stage in made.pipeline.stages:
-            stage.network = Denoiser()
+            stage.network = network_of(stage)
         return made
 
     def plan(self, *asked: str, bindings: tuple[str, ...] = (), name: str | None = None) -> SweepPlan:
-        given = [*FEW, *bindings]
-        return plan(recipes.load(tiny.RECIPE, given), given, asked, name)
+        given = [*self.few, *bindings]
+        return plan(recipes.load(self.recipe, given), given, asked, name)
 
     def run(self, *asked: str, bindings: tuple[str, ...] = (), checkpoint: str = "last") -> dict[str, Any]:
         self.sampled.clear()
@@ -209,7 +214,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = recipes.load(tiny.RECIPE, FEW)
     made = Experiment(asked, asked.build(), tmp_path_factory.mktemp("sweeps") / "run")
     for stage in made.pipeline.stages:
-        stage.network = Denoiser()
+        stage.network = network_of(stage)
     made.train(made.pipeline.stages)
     return made.workdir
 
@@ -286,6 +291,39 @@ def test_one_pass_keeps_every_level(bench: Bench):
     assert [stage for stage, _, _ in bench.sampled] == ["base", "sr", "sr", "sr"]
     bench.run("sr/GaussianNoise.s = 54, 106", bindings=truncated)
     assert bench.sampled == [("base", "s=106", (106,)), ("sr", "s=106", ())]
+
+
+class Guided(Bench):
+    """A model guided by a classifier, alone."""
+
+    recipe = GUIDED
+    few: ClassVar = [
+        "Pipeline.stages = [@classifier/ClassifierStage(), @base/Stage()]",
+        "base/Training.steps = 0",
+        "classifier/Training.steps = 0",
+        "SampleSet.count = 24",
+    ]
+
+
+def test_scales_of_guidance_are_swept_and_zero_asks_no_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bench, scales = Guided(tmp_path / "run", monkeypatch), "base/ClassifierGuidance.scale = 0, 1, 5"
+    made = bench.base()
+    made.train(made.pipeline.stages)
+    account = bench.run(scales)
+    assert [row["values"] for row in account["rows"]] == [["0"], ["1"], ["5"]]
+    assert [name for name, *_ in bench.sampled] == ["base"] * 3
+    classifiers = [row["result"]["samples"]["base"].get("classifier") for row in account["rows"]]
+    assert classifiers == [None, *[account["weights"]["classifier"]] * 2]
+    assert len({row["result"]["metrics"]["fid"] for row in account["rows"]}) == 3
+    bench.run(scales)
+    assert not bench.sampled
+    # Another classifier: what it guided is made anew, and what it did not is kept.
+    state = State(made.pipeline.stages[0], seed=3)
+    for variable in state.ema:
+        variable.assign_add(tf.ones(variable.shape))
+    Checkpoints(bench.workdir / "stages/classifier/checkpoints").save(9, state.groups)
+    bench.run(scales)
+    assert [folder for _, folder, _ in bench.sampled] == ["scale=1", "scale=5"]
 
 
 def test_a_value_is_scored_again_when_something_changed(bench: Bench):
