@@ -11,6 +11,7 @@ from tiny_datasets import imagenet_tars, lsun_databases, picture
 
 from zoo import registry
 from zoo.console import UserError
+from zoo.data.captioned_shapes import CaptionedShapes
 from zoo.data.folder import ImageFolder
 from zoo.data.imagenet import ImageNet
 from zoo.data.lsun import LSUN
@@ -73,6 +74,7 @@ def prepared(root: Path) -> Source:
 
 MEMBERS: dict[str, Callable[[Path], Source]] = {
     "Shapes": lambda root: Shapes(train=7, test=3),
+    "CaptionedShapes": lambda root: CaptionedShapes(train=7, test=3),
     "TFDS": prepared,
     "ImageFolder": folder,
     "TFRecords": records,
@@ -95,19 +97,19 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_every_listed_source_is_tried() -> None:
     listed = {key for key, entry in registry.load().components.items() if entry.family == "sources"}
-    assert listed == set(MEMBERS) == {"Shapes", *ABSENT}
+    assert listed == set(MEMBERS) == {"Shapes", "CaptionedShapes", *ABSENT}
 
 
 def test_a_source_says_what_it_holds(source: Source) -> None:
     source.check()
     assert source.missing() is None
-    assert set(source.splits()) in ({"train", "test"}, {"train", "validation"})
+    assert {"train", "test"} <= set(source.splits()) or set(source.splits()) == {"train", "validation"}
     assert source.classes == len(set(source.class_names))
     assert all(isinstance(line, str) for line in source.notes())
     for split in source.splits():
         assert source.count(split) == len(list(source.records(split)))
         assert source.encoded_bytes(split) >= 0
-    assert len({source.fingerprint(split) for split in source.splits()}) == 2
+    assert len({source.fingerprint(split) for split in source.splits()}) == len(source.splits())
     assert source.fingerprint("train") == source.fingerprint("train")
 
 
@@ -147,6 +149,18 @@ def test_records_become_pictures_with_labels(source: Source) -> None:
             assert example["label"].dtype == tf.int32
             assert 0 <= int(example["label"]) < source.classes
     assert len({np.asarray(example["image"]).tobytes() for example in examples}) == len(examples)
+
+
+def test_captions_of_records_are_those_of_the_list(source: Source) -> None:
+    examples = list(source.records("train").map(lambda record: source.decode(record, SIZE, "train")))
+    if not source.captioned:
+        assert not any("captions" in example for example in examples)
+        with pytest.raises(UserError, match=f"{source.name} has no captions"):
+            source.captions("train")
+        return
+    decoded = [tuple(example["captions"].numpy().decode().split("\n")) for example in examples]
+    assert decoded == source.captions("train")
+    assert all(caption.strip() for captions in decoded for caption in captions)
 
 
 def test_every_record_has_a_name(source: Source) -> None:

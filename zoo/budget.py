@@ -113,7 +113,8 @@ def work_of(stage: "Learner", traced: Traced, cost: Cost) -> Work:
 
 
 def _input_bytes(stage: "Learner") -> int:
-    shapes = {name: shape for name, (shape, _) in stage.input_spec(1).items() if name in ("image", "low_resolution")}
+    wanted = ("image", "low_resolution", "text")
+    shapes = {name: shape for name, (shape, _) in stage.input_spec(1).items() if name in wanted}
     drawn = [shape for _, shape in stage.randomness(shapes).values()]
     return sum(FLOAT_BYTES * _product(shape) for shape in [*shapes.values(), *drawn])
 

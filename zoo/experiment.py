@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError, say
+from zoo.data.captions import GivenCaptions
 from zoo.data.pictures import to_bytes, write_grid
 from zoo.latents import Latents
 from zoo.learner import Learner
@@ -24,7 +25,7 @@ from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
 from zoo.sample_files import missing, read_images
-from zoo.sampling import GivenLabels, Guide, StageSampler, sample_stage
+from zoo.sampling import GivenLabels, Guide, StageSampler, embedded, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, named, of_stage, write_text
 from zoo.training.distribution import agree, alone, check_batch, worker
@@ -247,12 +248,20 @@ class Experiment:
             "shard": self.pipeline.samples.shard,
             "batch": self.pipeline.samples.batch,
             "labels": parts_of(self.pipeline.samples.labels),
+            **self._words(stage),
             "objective": parts_of(stage.objective),
             "sampler": parts_of(stage.sampler),
             "conditioning": parts_of(stage.conditioning),
             "before": None if before is None else _set_hash(self.workdir / "samples" / before.name),
             **stage.origin.identity(stage.images),
         }
+
+    def _words(self, stage: Stage) -> dict[str, Any]:
+        """Captions and encoder of a stage that is told a text."""
+        captions, images = self.pipeline.samples.captions, stage.images
+        if images.text is None or captions is None:
+            return {}
+        return {"captions": [parts_of(captions), captions.identity(images.source)], "text": images.text.identity()}
 
     def provenance(self) -> dict[str, Any]:
         """What a result must say of where its samples came from."""
@@ -323,16 +332,18 @@ class Experiment:
         low_resolution: np.ndarray | None = None,
         checkpoint: str = "last",
         decay: float | None = None,
+        prompts: list[str] | None = None,
     ) -> np.ndarray:
         """Images of the last stage, uint8 [N, H, W, C].
 
         Args:
             labels: one an image; None takes those of the recipe's sample set.
-            count: images; by default one a label.
+            count: images; by default one a label or prompt. With more the labels and prompts are repeated in turn.
             seed: by default the recipe's.
             low_resolution: uint8 [N, h, w, C] to be enlarged by the super-resolution stages alone.
             checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
             decay: of the averaged weights; None takes the first of Training.ema.
+            prompts: texts, one an image; None takes the captions of the recipe's sample set.
         """
         self._check_named(checkpoint)
         seed = self.pipeline.seed if seed is None else seed
@@ -342,8 +353,14 @@ class Experiment:
             )
         if low_resolution is not None and count is not None and count > len(low_resolution):
             raise UserError(f"count must be at most the {len(low_resolution)} low-resolution images, got {count}")
+        if prompts is not None and not any(stage.conditioned_on_text for stage in self.pipeline.cascade):
+            raise UserError("prompts are for text to image: no stage of this recipe is told a text")
+        if prompts is not None and not (prompts and all(prompt.strip() for prompt in prompts)):
+            raise UserError(f"prompts must be texts such as 'a red circle', got {prompts}")
         given = self.pipeline.samples.labels if labels is None else GivenLabels(tuple(labels))
-        count = count or (len(low_resolution) if low_resolution is not None else len(labels or [0]))
+        captions = self.pipeline.samples.captions if prompts is None else GivenCaptions(tuple(prompts))
+        asked = max(len(labels or [0]), len(prompts or [0]))
+        count = count or (len(low_resolution) if low_resolution is not None else asked)
         stages, begin = self.pipeline.cascade, None
         if low_resolution is not None:
             begin, stages = self._entry(low_resolution, stages)
@@ -355,6 +372,8 @@ class Experiment:
                 own = batch.get("label", own) if labels is None else None
                 if stage.labelled:
                     batch["label"] = given(indices, stage.images.classes, seed) if own is None else own
+                if stage.conditioned_on_text:
+                    batch["text"] = embedded(stage, captions, indices, seed)[1]
                 made, begin = self._walk(stage, indices, batch, seed, checkpoint, decay), None
         return to_bytes(made[0])
 
@@ -436,13 +455,7 @@ class Experiment:
         decay: float | None,
     ) -> dict[int, np.ndarray]:
         """Images of a stage under 0, and the levels that the next one takes."""
-        key = (stage.name, checkpoint, decay)
-        if key not in self._samplers:
-            network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay)
-            weights = [variable.value for variable in network.trainable_variables]
-            guide, _ = self._guide(stage, checkpoint)
-            self._samplers[key] = StageSampler(stage, network, self.pipeline.samples.batch, guide), weights
-        sampler, weights = self._samplers[key]
+        sampler, weights = self.sampler_of(stage, checkpoint, decay)
         if not stage.labelled:
             batch = {name: value for name, value in batch.items() if name != "label"}
         root, levels = randomness.key(seed, f"{stage.name}/sampling"), self.pipeline.kept_levels(stage)
@@ -451,6 +464,18 @@ class Experiment:
             sampler.walk(root, indices[rows], {n: v[rows] for n, v in batch.items()}, weights, levels) for rows in parts
         ]
         return {s: np.concatenate([walk[s] for walk in walks]) for s in walks[0]}
+
+    def sampler_of(
+        self, stage: Stage, checkpoint: str = "last", decay: float | None = None
+    ) -> tuple[StageSampler, list[Any]]:
+        """The sampler of a trained stage with its weights, made once; see `sample` for the arguments."""
+        key = (stage.name, checkpoint, decay)
+        if key not in self._samplers:
+            network, _, _ = restore_network(stage, self.stage_folder(stage), checkpoint, self.pipeline.seed, decay)
+            weights = [variable.value for variable in network.trainable_variables]
+            guide, _ = self._guide(stage, checkpoint)
+            self._samplers[key] = StageSampler(stage, network, self.pipeline.samples.batch, guide), weights
+        return self._samplers[key]
 
 
 def _of(stage: Learner, checkpoint: str) -> str:

@@ -121,8 +121,8 @@ class StageLikelihood(DeviceBatches):
         Args:
             key: of the stage and the seed; the noise of image i at step t depends on it, i and t alone.
             indices: int [n], n at most `at_once`: their numbers.
-            batch: `image` uint8 [n, H, W, C], `label` [n] and `low_resolution` uint8 [n, h, w, C] as the stage needs
-                them.
+            batch: `image` uint8 [n, H, W, C], `label` [n], `text` [n, L, D] and `low_resolution` uint8 [n, h, w, C] as
+                the stage needs them.
             weights: of the network, in the order of its trainable variables.
             bar: progress, updated by evaluations of the network an image.
         """
@@ -254,8 +254,11 @@ def _measure_range(
     examples = stage.images.examples(settings.split, seed=ORDER, first=first, last=last)
     at = first
     for found in examples.batch(measuring.at_once).as_numpy_iterator():
-        batch = found if stage.conditioned_on_class else {name: found[name] for name in found if name != "label"}
+        unused = {"captions"} if stage.conditioned_on_class else {"captions", "label"}
+        batch = {name: value for name, value in found.items() if name not in unused}
         count = len(batch["image"])
+        if stage.images.text is not None:  # of several captions the first
+            batch["text"] = stage.images.text.chosen(found["captions"], np.zeros(count))
         done.append(measuring.measure(key, np.arange(at, at + count), batch, weights, bar))
         at += count
     steps = measuring.process.steps

@@ -132,7 +132,7 @@ def _synthetic(stage: "Learner", images: int) -> tf.data.Dataset:
     random = np.random.default_rng(0)
     spec = stage.input_spec(images)
     batch: dict[str, Any] = {"label": np.zeros(images, np.int32)}
-    for name in ("image", "low_resolution"):
+    for name in ("image", "low_resolution", "text"):
         if name in spec:
             batch[name] = random.uniform(-1, 1, spec[name][0]).astype(np.float32)
     return tf.data.Dataset.from_tensors(batch).repeat()
@@ -153,8 +153,7 @@ def _sampling(stage: "Stage", step: TrainingStep, strategy: tf.distribute.Strate
         given: dict[str, np.ndarray] = {}
         if stage.labelled:
             given["label"] = np.zeros(count, np.int64)
-        if "low_resolution" in spec:
-            given["low_resolution"] = np.zeros(spec["low_resolution"][0], np.float32)
+        given |= {name: np.zeros(spec[name][0], np.float32) for name in ("low_resolution", "text") if name in spec}
         key, indices = randomness.key(0, "measure"), np.arange(count)
         sampler.sample(key, indices, given, step.state.raw)
         seconds = _timed(lambda _: sampler.sample(key, indices, given, step.state.raw), limit)

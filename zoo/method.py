@@ -24,7 +24,7 @@ class Method:
         return {**self.objective.randomness(shapes["image"]), **self.conditioning_draws(shapes)}
 
     def training_loss(self, network: Any, batch: dict[str, Any], random: dict[str, Any], seed: Any) -> Any:
-        """The loss [B] of a batch of `image`, `label` and `low_resolution`."""
+        """The loss [B] of a batch of `image` and, where they are told, `label`, `text` and `low_resolution`."""
         inputs: dict[str, Any] = {}
         for part in self.conditioning:
             inputs |= part.training_inputs(batch, random)

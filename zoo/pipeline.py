@@ -10,7 +10,7 @@ import numpy as np
 from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
 from zoo.data.images import Images
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Origin
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Origin, Text
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.samplers import Sampler
 from zoo.learner import Learner, Specification
@@ -72,6 +72,17 @@ class Stage(Method, Learner):
                 f"conditioning of stage '{name}' {'has' if enlarges else 'lacks'} LowResolution, but "
                 f"Images.low_resolution is {images.low_resolution}"
             )
+        if self.conditioned_on_text != (images.text is not None):
+            raise ValueError(
+                f"conditioning of stage '{name}' {'has' if self.conditioned_on_text else 'lacks'} Text, but "
+                f"Images.text is {'None' if images.text is None else '@Texts()'}: one needs the other"
+            )
+        if self.conditioned_on_text != (getattr(network, "text", None) is not None):
+            raise ValueError(
+                f"conditioning of stage '{name}' {'has' if self.conditioned_on_text else 'lacks'} Text, but its network "
+                f"{type(network).__name__} {'is told no' if self.conditioned_on_text else 'wants a'} text: one needs "
+                "the other (UViT.text = @TextInput())"
+            )
 
     # ---- shapes
 
@@ -90,6 +101,11 @@ class Stage(Method, Learner):
     def labelled(self) -> bool:
         """Whether its samples have a class: the network is told it, or guided towards it."""
         return self.conditioned_on_class or self.classifier is not None
+
+    @property
+    def conditioned_on_text(self) -> bool:
+        """Whether the network is told a caption."""
+        return any(isinstance(part, Text) for part in self.conditioning)
 
     @property
     def low_resolution(self) -> LowResolution | None:
@@ -132,6 +148,8 @@ class Stage(Method, Learner):
         spec[self.objective.process.told] = ((batch,), "float32")
         if self.conditioned_on_class:
             spec["label"] = ((batch,), "int32")
+        if self.images.text is not None:
+            spec["text"] = ((batch, self.images.text.length, self.images.text.encoder.width), "float32")
         low = self.images.low_resolution
         if low is not None:
             spec["low_resolution"] = ((batch, low, low, channels), "float32")

@@ -125,6 +125,9 @@ class Resolution:
         levels = [part for one in told for part in self._referred(one, "augmentation")]
         levels += [part for one in levels for part in self._referred(one, "process")]
         names = [component for component, _ in [*parts, *told, *levels]]
+        texts = [text for one in images for text in self._referred(one, "text")]
+        sizes += [self.literal(text, "length") for text in texts]
+        sizes += [self.literal(encoder, "width") for text in texts for encoder in self._referred(text, "encoder")]
         return f"{self.text(self._referred(key, 'network'))}{sizes} {names}"
 
     def _referred(self, key: Key, parameter: str) -> list[Key]:

@@ -53,6 +53,8 @@ class StageParts(Method):
         spec[self.objective.process.told] = ((batch,), "float32")
         if any(isinstance(part, ClassLabel) for part in self.conditioning):
             spec["label"] = ((batch,), "int32")
+        if self.images.text is not None:
+            spec["text"] = ((batch, self.images.text.length, self.images.text.encoder.width), "float32")
         if self.images.low_resolution is not None:
             levels = [part.level for part in self.conditioning if isinstance(part, LowResolution)]
             spec[levels[0] if levels else "low_resolution_time"] = ((batch,), "float32")

@@ -205,8 +205,10 @@ def write_shard(
     labels: np.ndarray | None,
     levels: Mapping[int, np.ndarray] | None = None,
     part: tuple[int, int] = (1, 1),
+    captions: np.ndarray | None = None,
 ) -> None:
-    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1`, and z_s of `levels` beside them as float32.
+    """Writes images [-1, 1] as uint8 `arr_0` with int64 labels `arr_1` and unicode `captions`, and z_s of `levels`
+    beside them as float32.
 
     Each file is written whole or not at all.
 
@@ -214,6 +216,7 @@ def write_shard(
         UserError: it could not be written, the disk is full for example; the shards before are whole.
     """
     arrays = {"arr_0": to_bytes(images)} | ({} if labels is None else {"arr_1": labels.astype(np.int64)})
+    arrays |= {} if captions is None else {"captions": captions}
     for s, z in (levels or {}).items():
         _write(level_path(path, s), _npz({**arrays, "arr_0": z.astype(np.float32)}), part)
     if not levels or 0 not in levels:  # of a set that stored them: a reader would prefer it

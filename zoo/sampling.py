@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError, progress
+from zoo.data.captions import Captions
 from zoo.device_batches import DeviceBatches
 from zoo.diffusion.conditioning import asked_class
 from zoo.diffusion.objective import Prediction
@@ -79,13 +80,16 @@ class SampleSet:
         labels: of class-conditional models, and of those that a classifier guides.
         batch: images in one call of the network, on one device; the last batch is padded.
         shard: images a file.
+        captions: of models that are told a text; None where none is.
     """
 
-    def __init__(self, count: int, labels: Labels, batch: int = 64, shard: int = 512) -> None:
+    def __init__(
+        self, count: int, labels: Labels, batch: int = 64, shard: int = 512, captions: Captions | None = None
+    ) -> None:
         for name, value in (("count", count), ("batch", batch), ("shard", shard)):
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
-        self.count, self.labels, self.batch, self.shard = count, labels, batch, shard
+        self.count, self.labels, self.batch, self.shard, self.captions = count, labels, batch, shard, captions
 
     def shards(self) -> list[np.ndarray]:
         """The image indices of every shard: shard k holds k shard .. (k + 1) shard - 1, whatever the count."""
@@ -140,8 +144,8 @@ class StageSampler(DeviceBatches):
         Args:
             key: of the stage and the seed; all that is random for image i depends on it and on i alone.
             indices: int [n], n at most `at_once`.
-            batch: `label` [n], told or guided to (of a mix of classes [n, K], with `label_weight` [n, K]), and, for
-                super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated augmentation, `z_s`
+            batch: `label` [n], told or guided to (of a mix of classes [n, K], with `label_weight` [n, K]); `text` [n, L, D];
+                and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated augmentation, `z_s`
                 [n, h, w, C]. `start` [n, H, W, C] is taken instead of the noise that a sample starts from.
             weights: of the network, in the order of its trainable variables.
             levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
@@ -256,6 +260,30 @@ def _with_weights(network: keras.Model, weights: list[tf.Tensor]) -> Callable[[d
     return lambda inputs: network.stateless_call(weights, [], inputs)[0]
 
 
+def embedded(
+    stage: "Stage", captions: Captions | None, indices: np.ndarray, seed: int
+) -> tuple[list[str], np.ndarray]:
+    """The captions of the images `indices` [n] and their embeddings [n, L, D], for a stage that is told a text."""
+    text = stage.images.text
+    if text is None or captions is None:
+        raise UserError(
+            f"stage '{stage.name}' is told a text, and nobody says which: bind SampleSet.captions = @DrawnCaptions(), or "
+            "ask for one (--prompts)"
+        )
+    found = captions(indices, stage.images.source, seed)
+    return found, text(found)
+
+
+def told(stage: "Stage", examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a sampler is told of examples of the dataset, as `Images.examples` gives them [n, ...], but the images."""
+    batch = {name: value for name, value in examples.items() if name not in ("image", "captions")}
+    if "low_resolution" in batch:
+        batch["low_resolution"] = batch["low_resolution"].astype(np.float32) / 127.5 - 1
+    if stage.images.text is not None:
+        batch["text"] = stage.images.text.chosen(examples["captions"], np.zeros(len(examples["image"])))
+    return batch
+
+
 def sample_stage(
     stage: "Stage",
     network: keras.Model,
@@ -307,6 +335,7 @@ def sample_stage(
                     bar.update(len(indices))
                     continue
                 batch = _inputs(stage, samples, indices, seed, before)
+                captions = batch.pop("captions", None)
                 made = []
                 for start in range(0, len(indices), sampler.at_once):
                     rows = slice(start, start + sampler.at_once)
@@ -314,17 +343,20 @@ def sample_stage(
                     made.append(sampler.walk(key, indices[rows], given, weights, levels))
                     bar.update(len(indices[rows]))
                 kept = {s: np.concatenate([images[s] for images in made]) for s in made[0]}
-                write_shard(path, kept[0], batch.get("label"), {s: kept[s] for s in levels}, part)
+                write_shard(path, kept[0], batch.get("label"), {s: kept[s] for s in levels}, part, captions)
     return digest
 
 
 def _inputs(
     stage: "Stage", samples: SampleSet, indices: np.ndarray, seed: int, before: Path | None
 ) -> dict[str, np.ndarray]:
-    """Labels and low-resolution images; where these have labels of their own, those."""
+    """Labels, captions and their embeddings, and low-resolution images; where these have labels of their own, those."""
     batch: dict[str, np.ndarray] = {}
     if stage.labelled:
         batch["label"] = samples.labels(indices, stage.images.classes, seed)
+    if stage.conditioned_on_text:
+        captions, batch["text"] = embedded(stage, samples.captions, indices, seed)
+        batch["captions"] = np.array(captions)
     if stage.low_resolution is not None:
         given = stage.low_resolution_images(indices, before, samples.shard)
         batch |= given if stage.labelled else {name: given[name] for name in given if name != "label"}

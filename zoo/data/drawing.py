@@ -171,7 +171,7 @@ BACKGROUNDS = (
 class Scenes(NamedTuple):
     """What varies between N images; every array is float32 [N, ...] but the two of integers."""
 
-    label: np.ndarray  # int [N]
+    label: np.ndarray  # int [N], which look
     background: np.ndarray  # int [N], index into BACKGROUNDS
     centre: np.ndarray  # [N, 2]
     radius: np.ndarray  # [N], in half image sides
@@ -186,15 +186,15 @@ class Scenes(NamedTuple):
     grain: np.ndarray  # int [N, 2], where the noise tile begins
 
 
-def render(scenes: Scenes, size: int) -> np.ndarray:
-    """Draws N scenes at size x size pixels, uint8 [N, S, S, 3]."""
+def render(scenes: Scenes, size: int, looks: tuple[Look, ...] = LOOKS) -> np.ndarray:
+    """Draws N scenes at size x size pixels, uint8 [N, S, S, 3]; their labels count `looks`."""
     ticks = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1)[None]
     x, y = np.broadcast_to(ticks[:, None, :], (1, size, size)), np.broadcast_to(ticks[:, :, None], (1, size, size))
     pixels = _background(scenes, x, y)
     for label in np.unique(scenes.label):
         rows = np.flatnonzero(scenes.label == label)
         chosen = Scenes(*(values[rows] for values in scenes))
-        pixels[rows] = _draw(pixels[rows], chosen, LOOKS[label], x, y)
+        pixels[rows] = _draw(pixels[rows], chosen, looks[label], x, y)
     pixels *= (scenes.exposure[:, None] * scenes.tint)[:, None, None, :]
     pixels += _grain(scenes.grain, size)
     return (np.clip(pixels, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from zoo.console import UserError
 from zoo.data import held
 from zoo.data.crops import Crop
 from zoo.data.flips import RandomFlip
@@ -13,6 +14,7 @@ from zoo.data.random_crops import RandomCrop
 from zoo.data.reading import Block, Reader
 from zoo.data.shares import Share
 from zoo.data.sources import Example, Record, Source
+from zoo.data.texts import Texts
 
 BLOCK_BYTES = 2**20  # whole-array steps (flip, low resolution, float) work on blocks of about this size
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -32,6 +34,7 @@ class Images:
         train: str = "train",
         test: str = "test",
         random_crop: RandomCrop | None = None,
+        text: Texts | None = None,
     ) -> None:
         """Describes the images; nothing is read yet.
 
@@ -42,6 +45,7 @@ class Images:
             train: split that is trained on.
             test: split that is held out.
             random_crop: takes the place of `crop` in the training stream, so that a classifier does not overfit.
+            text: embeddings of their captions; None leaves captions out.
         """
         if size <= 0:
             raise ValueError(f"size must be positive, got {size}")
@@ -56,6 +60,7 @@ class Images:
         self.low_resolution = low_resolution
         self.random_crop = random_crop
         self.channels = channels
+        self.text = text
         self._splits = {"train": train, "test": test}
         self._reader = Reader(source, self._prepare)
         self._held: dict[str, HeldPictures] = {}
@@ -71,8 +76,13 @@ class Images:
         return self._reader.problems
 
     def check(self) -> None:
-        """Raises UserError if the source cannot exist."""
+        """Raises UserError if the source cannot exist, or has no captions where text is asked for."""
         self.source.check()
+        if self.text is not None and not self.source.captioned:
+            raise UserError(
+                f"Images.text needs captions, and {self.source.name} has none: take a source that has (CaptionedShapes, "
+                "or TFDS, TFRecords or ImageFolder with `captions`), or leave Images.text out"
+            )
 
     def split(self, role: str) -> str:
         """The source's name of the split that plays the role `train` or `test`."""
@@ -89,7 +99,8 @@ class Images:
 
         Returns:
             Dataset of {image: float32 [S, S, C] in [-1, 1]; label: int32 [] if there are classes;
-            low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for}.
+            low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for; text: float32 [L, D] if it is}. Which of
+            several captions an element has depends on (seed, n) as well.
         """
         share = Share(first, None if count is None else first + count)
         blocks = self._shuffled(seed, share, self._block)
@@ -152,7 +163,7 @@ class Images:
 
         Returns:
             Dataset of {image: uint8 [S, S, C]; label: int32 []; low_resolution: uint8 [s, s, C]}, the last two as in
-            `stream`.
+            `stream`; and captions: string [], one a line, where `stream` has text.
         """
         blocks = self._reader.finite(self.split(split), seed, first, self._block, last)
         dataset = blocks.map(self._pair, tf.data.AUTOTUNE).unbatch()
@@ -172,6 +183,10 @@ class Images:
     def _shuffled(self, seed: int, share: Share, size: int) -> tf.data.Dataset:
         """Decoded blocks of a share of the stream, of about `size` elements, from memory where that pays."""
         split = self.split("train")
+        if self.text is not None:
+            self.check()
+            captions = (caption for record in self.source.captions(split) for caption in record)
+            self.text.keep(captions, f"captions of {self.source.name} {split}")
         holds = self.random_crop is None  # else a picture looks different every epoch
         if holds and split not in self._held and held.fits(self.source, split, share, self.size**2 * self.channels):
             self._held[split] = HeldPictures(self._reader, split, self._block)
@@ -185,9 +200,14 @@ class Images:
         return max(1, min(128, BLOCK_BYTES // (self.size * self.size * self.channels)))
 
     def _prepare(self, record: Record, split: str, key: tf.Tensor | None) -> Example:
-        """A record as uint8 [S, S, C] with its label; `key` of its place in the training stream."""
+        """A record as uint8 [S, S, C] with its label and, where they are asked for, its captions.
+
+        `key` of its place in the training stream.
+        """
         example = self.source.decode(record, self.size, split)
         image = example["image"]
+        if self.text is None:
+            example = {name: value for name, value in example.items() if name != "captions"}
         if key is None or self.random_crop is None:
             return example | {"image": self.fit(image)}
         return example | {"image": self._channelled(self.random_crop(image, self.size, key))}
@@ -208,6 +228,8 @@ class Images:
         finished = {"image": tf.ensure_shape(floats, images.shape)}
         if "label" in block:
             finished["label"] = block["label"]
+        if self.text is not None:
+            finished["text"] = self.text.in_graph(block["captions"], seed, numbers)
         if self.low_resolution is not None:
             finished["low_resolution"] = tf.image.resize(finished["image"], [self.low_resolution] * 2, method="area")
         return finished

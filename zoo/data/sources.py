@@ -6,12 +6,27 @@ Positions, not file names, carry the order, so that a stopped run goes on by ari
 
 import abc
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from zoo.console import UserError
+
 Record = dict[str, Any]  # undecoded: position, and the bytes, path or index from which `decode` makes the image
-Example = dict[str, Any]  # decoded: image uint8 [h, w, 3] and, where there are classes, label int32 []
+Example = dict[str, Any]
+"""Decoded: image uint8 [h, w, 3]; where there are classes, label int32 []; where there are captions, captions string
+[], each on a line of its own."""
+
+
+class Attribute(NamedTuple):
+    """Something that every caption of a dataset says in one word, and that the class of the image decides."""
+
+    name: str
+    """Such as `colour`."""
+    words: tuple[str, ...]
+    """Every word that stands for a value of it."""
+    of_class: tuple[int, ...]
+    """The value of each class, as a place in `words`."""
 
 
 class Source(abc.ABC):
@@ -31,6 +46,24 @@ class Source(abc.ABC):
     def classes(self) -> int:
         """Number of classes, 0 if the dataset is unlabelled."""
         return len(self.class_names)
+
+    @property
+    def captioned(self) -> bool:
+        """Whether `decode` gives captions."""
+        return False
+
+    @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What captions say in known words, so that a classifier can tell whether an image has it; mostly nothing."""
+        return ()
+
+    def captions(self, split: str) -> list[tuple[str, ...]]:
+        """The captions of every record, in file order.
+
+        Raises:
+            UserError: the dataset has none.
+        """
+        raise UserError(f"{self.name} has no captions: take a source that has, such as CaptionedShapes")
 
     @abc.abstractmethod
     def splits(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Conditioning(abc.ABC):
 
     @abc.abstractmethod
     def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
-        """Network inputs for a training batch (`label` int [B], `low_resolution` [B, h, w, C])."""
+        """Network inputs for a training batch (`label` int [B], `text` [B, L, D], `low_resolution` [B, h, w, C])."""
 
     @abc.abstractmethod
     def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +40,33 @@ class ClassLabel(Conditioning):
 def asked_class(batch: dict[str, Any]) -> dict[str, Any]:
     """`label` [B] or, of a mix of classes, `label` and `label_weight` [B, K]."""
     return {name: batch[name] for name in ("label", "label_weight") if name in batch}
+
+
+class Text(Conditioning):
+    """A caption, as embeddings of its tokens; rows of zeros are padding, and zeros alone are no text.
+
+    Args:
+        dropout: share of the training images that are told no text, so that the network can be guided without a
+            classifier (Ho and Salimans 2022, algorithm 1; simple diffusion, appendix B: 0.1).
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.dropout = dropout
+
+    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
+        return {"text_dropout": ("uniform", (shapes["image"][0], 1))} if self.dropout else {}
+
+    def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+        text = batch["text"]
+        if self.dropout:
+            kept = ops.reshape(random["text_dropout"] >= self.dropout, (-1, 1, 1))
+            text = ops.where(kept, text, ops.zeros_like(text))
+        return {"text": text}
+
+    def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+        return {"text": batch["text"]}
 
 
 class Augmentation(abc.ABC):

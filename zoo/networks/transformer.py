@@ -108,7 +108,7 @@ class TextAttention(NormalisedAttention):
         _, height, width, channels = x.shape
         (queries,) = self._heads(self.queries(ops.reshape(self.norm(x), (-1, height * width, channels))), 1)
         keys, values = self._heads(self.keys_and_values(self.norm_text(text)), 2)
-        mixed = self.attend(queries, keys, values, ops.any(text != 0, axis=-1))
+        mixed = self.attend(queries, keys, values, ops.any(ops.not_equal(text, 0), axis=-1))
         return ops.reshape(self.projection_out(mixed), (-1, height, width, channels))
 
     def _heads(self, projected: Any, parts: int) -> list[Any]:

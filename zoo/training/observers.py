@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from zoo.console import UserError
 from zoo.data.pictures import grid, to_bytes, write_grid
-from zoo.sampling import StageSampler
+from zoo.sampling import StageSampler, told
 from zoo.training import randomness
 from zoo.training.checkpoints import write_text
 from zoo.training.distribution import local_replicas
@@ -68,13 +68,11 @@ class SampleGrids(Observer):
         count = self.stage.training.monitoring.grid_images
         if self._sampler is None:
             self._sampler = StageSampler(self.stage, self.state.network, -(-count // local_replicas(self.strategy)))
-        examples = next(iter(self.stage.images.examples("test", count=count, seed=self.seed).batch(count)))
-        batch = {name: value.numpy() for name, value in examples.items() if name != "image"}
-        if "low_resolution" in batch:
-            batch["low_resolution"] = batch["low_resolution"].astype(np.float32) / 127.5 - 1
+            examples = next(iter(self.stage.images.examples("test", count=count, seed=self.seed).batch(count)))
+            self._told = told(self.stage, {name: value.numpy() for name, value in examples.items()})
         key = randomness.key(self.seed, f"{self.stage.name}/sampling")
         for name, weights in self._weights:
-            images = to_bytes(self._sampler.sample(key, np.arange(count), batch, weights))
+            images = to_bytes(self._sampler.sample(key, np.arange(count), self._told, weights))
             write_grid(self.folder / "grids" / f"{step:08d}-{name}.png", images)
             with events.as_default(step):
                 tf.summary.image(name, grid(images)[None])

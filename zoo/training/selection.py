@@ -11,7 +11,7 @@ import tensorflow as tf
 from zoo.console import UserError, progress, say
 from zoo.data.images import Images
 from zoo.data.pictures import to_bytes
-from zoo.sampling import StageSampler
+from zoo.sampling import StageSampler, told
 from zoo.training import randomness
 from zoo.training.checkpoints import Best, Checkpoints, write_text
 from zoo.training.distribution import alone
@@ -125,9 +125,7 @@ class Selector:
         examples = images.examples("test", seed=self.seed).repeat().take(settings.images).batch(size)
         with progress(settings.images, f"sampling {self.stage.name}", "images", leave=False) as bar:
             for number, found in enumerate(examples.as_numpy_iterator()):
-                batch = {name: value for name, value in found.items() if name != "image"}
-                if "low_resolution" in batch:
-                    batch["low_resolution"] = batch["low_resolution"].astype(np.float32) / 127.5 - 1
+                batch = told(self.stage, found)
                 count = len(found["image"])
                 indices = number * size + np.arange(count)
                 done.append(to_bytes(self._sampler.sample(key, indices, batch, self.state.ema)))
