@@ -19,7 +19,7 @@ from zoo.console import UserError, command
 from zoo.experiment import Experiment
 
 FLAGS_SHOWN = (
-    "recipe do workdir gin_bindings stage strategy checkpoint shard labels count seed low_resolution list json"
+    "recipe do workdir gin_bindings stage strategy checkpoint shard labels prompts count seed low_resolution list json"
 )
 
 
@@ -172,6 +172,8 @@ def test_mistakes_before_anything_is_built(call, flags: list[str], message: str)
         (["--do", "sample"], "no checkpoint in .*base/checkpoints: train the stage first"),
         (["--do", "sample", "--stage", "sr"], "no checkpoint in .*sr/checkpoints: train the stage first"),
         (["--do", "sample", "--labels", "1"], "no checkpoint in .*: train the stage first"),
+        (["--do", "sample", "--prompts", "a cat"], "no stage of this recipe is told a text"),
+        (["--do", "train", "--prompts", "a cat"], "they need --do sample"),
         (["--do", "sample", "--labels", "cat,dog"], "--labels must be whole numbers such as 207,933, got cat,dog"),
         (["--do", "evaluate"], "samples"),
         (["--do", "interpolate"], "--do interpolate needs --images A.png,B.png or one npz file"),

@@ -1,6 +1,7 @@
 """Captions: of the procedural dataset, as embeddings of a frozen encoder, on the disk, and in the network's inputs."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from absl.testing import flagsaver
+from PIL import Image
 
 from harness.captions import read_captions
 from harness.samples import open_images
 from zoo import recipe, registry
+from zoo import run as commands
 from zoo.console import UserError
 from zoo.data import texts
 from zoo.data.captioned_shapes import CaptionedShapes
@@ -369,3 +373,20 @@ def test_what_is_sampled_depends_on_the_words(run: Experiment) -> None:
     key = tf.constant([0, 1])
     one, other = (sampler.sample(key, np.arange(1), {"text": text[None]}, moved) for text in given)
     assert np.abs(one - other).max() > 1e-3
+
+
+def test_pictures_of_prompts(run: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--workdir", str(run.workdir), "--do", "sample", "--prompts", "a red circle;  Blue Star, please"]
+    monkeypatch.setattr(sys, "argv", ["zoo.run", *given, "--count", "3"])
+    with flagsaver.flagsaver():
+        assert commands.main() == 0
+    folder = run.workdir / "pictures"
+    names = ["000-a-red-circle.png", "001-blue-star-please.png", "002-a-red-circle.png", "grid.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert f"3 pictures and grid.png in {folder}" in capsys.readouterr().out
+    images = run.sample(prompts=["a red circle", "Blue Star, please"])
+    assert images.shape == (2, 8, 8, 3)
+    with Image.open(folder / names[1]) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), images[1])
+    with pytest.raises(UserError, match="prompts must be texts"):
+        run.sample(prompts=["a red circle", " "])

@@ -1,5 +1,6 @@
 """Pictures for a person: of classes, of given images reconstructed, and of what lies between two images."""
 
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,21 +23,33 @@ BETWEEN = 9  # pictures from one image to the other, both ends included
 
 
 def write_samples(
-    experiment: "Experiment", labels: list[int] | None, count: int | None, seed: int | None, **chosen: Any
+    experiment: "Experiment",
+    labels: list[int] | None,
+    count: int | None,
+    seed: int | None,
+    prompts: list[str] | None = None,
+    **chosen: Any,
 ) -> None:
-    """Samples classes, or enlarges `low_resolution`: PNG files and a grid in WORKDIR/pictures.
+    """Samples classes or texts, or enlarges `low_resolution`: PNG files and a grid in WORKDIR/pictures.
 
     Args:
-        labels, count, seed, chosen: of `Experiment.sample`.
+        labels, count, seed, prompts, chosen: of `Experiment.sample`.
     """
-    result = experiment.sample(labels, count, seed, **chosen)
+    result = experiment.sample(labels, count, seed, prompts=prompts, **chosen)
     folder = experiment.workdir / "pictures"
     for i, image in enumerate(result):
-        name = f"{i:03d}.png" if labels is None else f"{i:03d}-class{labels[i % len(labels)]}.png"
-        _save(image, folder / name)
-    columns = len(labels) if labels and len(labels) <= 16 else None  # then a column is a class
+        label = f"-class{labels[i % len(labels)]}" if labels else ""
+        words = f"-{_slug(prompts[i % len(prompts)])}" if prompts else ""
+        _save(image, folder / f"{i:03d}{label}{words}.png")
+    turn = len(labels or prompts or ())
+    columns = turn if 0 < turn <= 16 else None  # then a column is a class or a text
     _write_grid(folder, result, columns)
     say(f"{len(result)} pictures and grid.png in {folder}")
+
+
+def _slug(prompt: str) -> str:
+    """A prompt as part of a file's name: 'a red circle' -> 'a-red-circle'."""
+    return "-".join(re.findall(r"\w+", prompt.lower()))[:60] or "prompt"
 
 
 def write_encoded(experiment: "Experiment", files: Sequence[str], labels: list[int] | None, **chosen: Any) -> None:

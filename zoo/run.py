@@ -5,6 +5,7 @@
     python -m zoo.run --recipe R --do describe                   parameters, FLOPs, memory, time
     python -m zoo.run --recipe R --do train --stage sr           one stage; again: goes on
     python -m zoo.run --recipe R --do sample --labels 2,3 --count 8   PNG files and a grid
+    python -m zoo.run --recipe R --do sample --prompts 'a red circle; a blue star'
     python -m zoo.run --recipe R --do evaluate                   score the samples again
     python -m zoo.run --recipe R --do likelihood                 bits per dimension of real images
     python -m zoo.run --recipe R --do interpolate --images A.png,B.png    what lies between them
@@ -65,6 +66,7 @@ flags.DEFINE_string("device", None, "describe for a named device, such as a100-8
 flags.DEFINE_boolean("measure", False, "describe from a short training run on the devices here")
 flags.DEFINE_string("shard", "1/1", "part i of n of samples or likelihood, as one of n workers: 3/8")
 flags.DEFINE_list("labels", None, "classes of pictures: sampled, or of the --images")
+flags.DEFINE_string("prompts", None, "sample these texts, as pictures for a person: 'a red circle; a blue star'")
 flags.DEFINE_list("images", None, "picture files, or an npz, that encode and interpolate (between pairs) start from")
 flags.DEFINE_integer("count", None, "how many pictures (interpolate: of a pair), or images (likelihood)", lower_bound=1)
 flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default", lower_bound=0)
@@ -193,18 +195,19 @@ def _run(experiment: "Experiment") -> int:
     pipeline = experiment.pipeline
     stages = pipeline.stages if FLAGS.stage is None else [pipeline.stage(FLAGS.stage)]
     part = _part(FLAGS.shard)
-    if part != (1, 1) and (FLAGS.do not in ("sample", "likelihood") or FLAGS.labels or FLAGS.low_resolution):
+    pictures = FLAGS.labels or FLAGS.prompts is not None or FLAGS.low_resolution
+    if part != (1, 1) and (FLAGS.do not in ("sample", "likelihood") or pictures):
         raise UserError(
             "--shard is for a sample set (--do sample without --labels) and for --do likelihood: nothing else is done "
             "in parts"
         )
     if experiment.is_chief:
         _greet(experiment)
-    if FLAGS.do in ("encode", "interpolate") or (FLAGS.do == "sample" and (FLAGS.labels or FLAGS.low_resolution)):
+    if FLAGS.do in ("encode", "interpolate") or (FLAGS.do == "sample" and pictures):
         return _pictures(experiment)
-    if FLAGS.labels or FLAGS.low_resolution or (FLAGS.count and FLAGS.do != "likelihood"):
+    if pictures or (FLAGS.count and FLAGS.do != "likelihood"):
         raise UserError(
-            "--labels, --low_resolution and, with one of them, --count make pictures: they need --do sample"
+            "--labels, --prompts, --low_resolution and, with one of them, --count make pictures: they need --do sample"
         )
     if FLAGS.images:
         raise UserError(f"--images is for --do encode and --do interpolate, got --do {FLAGS.do}")
@@ -248,12 +251,16 @@ def _pictures(experiment: "Experiment") -> int:
     chosen = {"checkpoint": FLAGS.checkpoint, "decay": FLAGS.ema}
     if FLAGS.do == "sample":
         low = None if not FLAGS.low_resolution else pictures.read_npz(Path(FLAGS.low_resolution), "--low_resolution")
-        pictures.write_samples(experiment, _labels(), FLAGS.count, FLAGS.seed, low_resolution=low, **chosen)
+        prompts = None if FLAGS.prompts is None else [text.strip() for text in FLAGS.prompts.split(";")]
+        told = {"low_resolution": low, "prompts": prompts}
+        pictures.write_samples(experiment, _labels(), FLAGS.count, FLAGS.seed, **told, **chosen)
         return 0
     if not FLAGS.images:
         raise UserError(f"--do {FLAGS.do} needs --images A.png,B.png or one npz file with images in arr_0")
-    if FLAGS.low_resolution or (FLAGS.count and FLAGS.do == "encode"):
-        raise UserError(f"--do {FLAGS.do} takes all of --images: leave out --low_resolution and, to encode, --count")
+    if FLAGS.low_resolution or FLAGS.prompts is not None or (FLAGS.count and FLAGS.do == "encode"):
+        raise UserError(
+            f"--do {FLAGS.do} takes all of --images: leave out --low_resolution, --prompts and, to encode, --count"
+        )
     if FLAGS.do == "encode":
         pictures.write_encoded(experiment, FLAGS.images, _labels(), stage=FLAGS.stage, **chosen)
     else:
@@ -320,7 +327,7 @@ def _sweep_plan(recipe: "Recipe") -> "SweepPlan | None":
         raise UserError(f"--{strange[0]} needs --do sweep, got --do {FLAGS.do}")
     if not asked:
         return None
-    for name in ("stage", "labels", "count", "low_resolution", "seed"):
+    for name in ("stage", "labels", "prompts", "count", "low_resolution", "seed"):
         if FLAGS[name].value is not None:
             raise UserError(f"--do sweep scores the sample set of the last stage: leave out --{name}")
     if _part(FLAGS.shard) != (1, 1):
