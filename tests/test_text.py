@@ -115,10 +115,11 @@ def test_constructors_name_the_parameter_that_is_wrong(make: Callable[[], object
 # ---- encoders
 
 ENCODERS: dict[str, TextEncoder] = {"RandomTextEncoder": RandomTextEncoder(width=16)}
+NEEDS_FILES = {"T5Encoder"}  # tested in tests/test_t5.py
 
 
 def test_every_encoder_is_under_contract() -> None:
-    assert listed("text encoders") == set(ENCODERS)
+    assert listed("text encoders") == set(ENCODERS) | NEEDS_FILES
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -182,29 +183,62 @@ def test_embeddings_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert encoder.asked[3:] == ["something else"]
     # Another process reads; a part that is missing is made.
     other = Counting()
-    (part,) = tmp_path.glob("*/part-00001.npy")
+    (part,) = tmp_path.glob("*/*/part-00001.npy")
     part.unlink()
     again = Texts(other, 5, str(tmp_path))
     again.keep(CAPTIONS, "captions")
     assert other.asked == [CAPTIONS[3]]
     np.testing.assert_array_equal(again(CAPTIONS), direct)
-    assert not list(tmp_path.glob("*/.*"))
+    assert not list(tmp_path.glob("*/*/.*"))
 
 
 def test_other_captions_lengths_and_encoders_have_other_folders(tmp_path: Path) -> None:
-    for encoder, length, captions in (
+    tables = [
         (Counting(), 5, CAPTIONS),
         (Counting(), 4, CAPTIONS),
         (Counting(), 5, CAPTIONS[:2]),
         (RandomTextEncoder(width=8, layers=1, heads=2, seed=1), 5, CAPTIONS),
-    ):
+    ]
+    for encoder, length, captions in tables:
         Texts(encoder, length, str(tmp_path)).keep(captions, "captions")
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.glob("*/*/encoder.json"))) == 4
+    assert len(list(tmp_path.iterdir())) == 3  # the first and the last have the same captions
+
+
+class Elsewhere(RandomTextEncoder):
+    """Is on another machine."""
+
+    def check(self) -> None:
+        raise UserError("the encoder is not here")
+
+    def identity(self) -> dict[str, Any]:
+        raise UserError("the encoder is not here")
+
+    encode = identity  # type: ignore[assignment]
+
+
+def test_embeddings_that_were_made_elsewhere_will_do(tmp_path: Path) -> None:
+    settings = {"width": 8, "layers": 1, "heads": 2}
+    absent = Texts(Elsewhere(**settings), 5, str(tmp_path))
+    with pytest.raises(UserError, match="is not here"):
+        absent.keep(CAPTIONS, "captions")
+    made = Texts(RandomTextEncoder(**settings), 5, str(tmp_path))
+    made.keep(CAPTIONS, "captions")
+    absent.keep(CAPTIONS, "captions")
+    np.testing.assert_array_equal(absent(CAPTIONS), made(CAPTIONS))
+    assert absent.identity() == made.identity()
+    with pytest.raises(UserError, match="is not here"):
+        absent(["something else"])
+    with pytest.raises(UserError, match="have 8 numbers, and the encoder of the recipe 16"):
+        Texts(Elsewhere(width=16), 5, str(tmp_path)).keep(CAPTIONS, "captions")
+    Texts(RandomTextEncoder(**settings, seed=1), 5, str(tmp_path)).keep(CAPTIONS, "captions")
+    with pytest.raises(UserError, match="is not here"):  # whose would be right?
+        Texts(Elsewhere(**settings), 5, str(tmp_path)).keep(CAPTIONS, "captions")
 
 
 def test_damaged_embeddings_are_named(tmp_path: Path) -> None:
     Texts(Counting(), 5, str(tmp_path)).keep(CAPTIONS, "captions")
-    (path,) = tmp_path.glob("*/part-00000.npy")
+    (path,) = tmp_path.glob("*/*/part-00000.npy")
     for content in (path.read_bytes()[:200], b""):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"{path} are damaged.*delete {path.parent}"):
@@ -216,9 +250,9 @@ def test_embeddings_go_where_they_are_told(tmp_path: Path, monkeypatch: pytest.M
     for name, place in (("XDG_CACHE_HOME", "cache/diffusion-zoo/texts"), (texts.PLACE, "named")):
         monkeypatch.setenv(name, str(tmp_path / place.split("/")[0]))
         Texts(Counting(), 5).keep(CAPTIONS, "captions")
-        assert list((tmp_path / place).glob("*/part-00000.npy"))
+        assert list((tmp_path / place).glob("*/*/part-00000.npy"))
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="Texts.directory"):
+    with pytest.raises(UserError, match=r"Texts\.directory"):
         Texts(Counting(), 5, str(tmp_path / "file")).keep(CAPTIONS, "captions")
 
 
@@ -251,9 +285,7 @@ def test_the_stream_has_embeddings_of_a_caption_of_its_picture(tmp_path: Path) -
         which.append(hits.index(True))
     assert 10 < sum(which) < 50  # either caption, drawn
     # A function of (seed, number), however the stream is cut.
-    later = next(iter(images_of(tmp_path).stream(seed=3, first=17, count=1)))
-    np.testing.assert_array_equal(later["text"], elements[12]["text"])
-    batch = next(iter(images_of(tmp_path).batches(3, 5, 60, 6, worker=(1, 2))))
+    batch = next(iter(images.batches(3, 5, 6, 6, worker=(1, 2))))
     np.testing.assert_array_equal(batch["text"][0], elements[3]["text"])
 
 
@@ -375,7 +407,9 @@ def test_what_is_sampled_depends_on_the_words(run: Experiment) -> None:
     assert np.abs(one - other).max() > 1e-3
 
 
-def test_pictures_of_prompts(run: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_of_prompts(
+    run: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = ["--workdir", str(run.workdir), "--do", "sample", "--prompts", "a red circle;  Blue Star, please"]
     monkeypatch.setattr(sys, "argv", ["zoo.run", *given, "--count", "3"])
     with flagsaver.flagsaver():

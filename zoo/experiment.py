@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zoo import embedding
 from zoo.console import UserError, say
 from zoo.data.captions import GivenCaptions
 from zoo.data.pictures import to_bytes, write_grid
@@ -121,8 +122,16 @@ class Experiment:
                 raise UserError(str(error)) from error
         if scored and self.pipeline.evaluation is not None and self.pipeline.cascade and self.is_chief:
             self.pipeline.evaluation.check_features(self.pipeline.last.images)
+        self.embed(stages, scored)
         for stage in stages:
             self._train(stage)
+
+    def embed(self, stages: Sequence[Learner], sampled: bool = True) -> None:
+        """Computes the embeddings of captions that training needs and, where samples are made, those of the samples."""
+        for stage in stages:
+            embedding.for_training(stage, self.pipeline.seed)
+            if sampled and isinstance(stage, Stage):
+                embedding.for_samples(stage, self.pipeline.samples, self.pipeline.seed)
 
     def _train(self, stage: Learner) -> None:
         folder = self.stage_folder(stage)

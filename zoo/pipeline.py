@@ -72,17 +72,7 @@ class Stage(Method, Learner):
                 f"conditioning of stage '{name}' {'has' if enlarges else 'lacks'} LowResolution, but "
                 f"Images.low_resolution is {images.low_resolution}"
             )
-        if self.conditioned_on_text != (images.text is not None):
-            raise ValueError(
-                f"conditioning of stage '{name}' {'has' if self.conditioned_on_text else 'lacks'} Text, but "
-                f"Images.text is {'None' if images.text is None else '@Texts()'}: one needs the other"
-            )
-        if self.conditioned_on_text != (getattr(network, "text", None) is not None):
-            raise ValueError(
-                f"conditioning of stage '{name}' {'has' if self.conditioned_on_text else 'lacks'} Text, but its network "
-                f"{type(network).__name__} {'is told no' if self.conditioned_on_text else 'wants a'} text: one needs "
-                "the other (UViT.text = @TextInput())"
-            )
+        _check_text(self)
 
     # ---- shapes
 
@@ -174,6 +164,21 @@ class Stage(Method, Learner):
                 f"{self.classifier.name}/NoisyClassifier.out_classes must be {self.images.classes}, the classes of the "
                 f"data of stage '{self.name}', which it guides; got {self.classifier.classes}"
             )
+
+
+def _check_text(stage: Stage) -> None:
+    """Conditioning, data and network all have a text, or none does."""
+    told, words = stage.conditioned_on_text, "has" if stage.conditioned_on_text else "lacks"
+    if told != (stage.images.text is not None):
+        raise ValueError(
+            f"conditioning of stage '{stage.name}' {words} Text, but Images.text is "
+            f"{'None' if told else '@Texts()'}: one needs the other"
+        )
+    if told != (getattr(stage.network, "text", None) is not None):
+        raise ValueError(
+            f"conditioning of stage '{stage.name}' {words} Text, but its network {type(stage.network).__name__} "
+            f"{'is told no' if told else 'wants a'} text: one needs the other (UViT.text = @TextInput())"
+        )
 
 
 class Pipeline:

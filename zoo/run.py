@@ -6,6 +6,7 @@
     python -m zoo.run --recipe R --do train --stage sr           one stage; again: goes on
     python -m zoo.run --recipe R --do sample --labels 2,3 --count 8   PNG files and a grid
     python -m zoo.run --recipe R --do sample --prompts 'a red circle; a blue star'
+    python -m zoo.run --recipe R --do embed                      embeddings of captions, for later
     python -m zoo.run --recipe R --do evaluate                   score the samples again
     python -m zoo.run --recipe R --do likelihood                 bits per dimension of real images
     python -m zoo.run --recipe R --do interpolate --images A.png,B.png    what lies between them
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from zoo.recipe import Recipe
     from zoo.sweep_plan import SweepPlan
 
-ACTIONS = ("all", "train", "sample", "evaluate", "likelihood", "encode", "interpolate", "sweep", "check", "describe")
+ACTIONS = (
+    "all", "train", "embed", "sample", "evaluate", "likelihood", "encode", "interpolate", "sweep", "check", "describe",
+)  # fmt: skip
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -216,6 +219,8 @@ def _run(experiment: "Experiment") -> int:
     experiment.record()
     if FLAGS.do == "likelihood":
         _likelihood(experiment, part)
+    if FLAGS.do == "embed":
+        experiment.embed(stages)
     if FLAGS.do in ("all", "train"):
         experiment.train(stages, scored=FLAGS.do == "all" and FLAGS.stage is None)
     if FLAGS.do == "all" and not any(stage in pipeline.cascade for stage in stages):

@@ -20,6 +20,7 @@ from zoo.training import randomness
 from zoo.training.gradients import input_gradient
 
 if TYPE_CHECKING:
+    from zoo.learner import Learner
     from zoo.pipeline import Stage
 
 STEPS = 10  # of a walk in one call of the compiled function: a signal is heard between two calls
@@ -260,21 +261,26 @@ def _with_weights(network: keras.Model, weights: list[tf.Tensor]) -> Callable[[d
     return lambda inputs: network.stateless_call(weights, [], inputs)[0]
 
 
-def embedded(
-    stage: "Stage", captions: Captions | None, indices: np.ndarray, seed: int
-) -> tuple[list[str], np.ndarray]:
+def embedded(stage: "Stage", captions: Captions | None, indices: np.ndarray, seed: int) -> tuple[list[str], np.ndarray]:
     """The captions of the images `indices` [n] and their embeddings [n, L, D], for a stage that is told a text."""
     text = stage.images.text
     if text is None or captions is None:
         raise UserError(
-            f"stage '{stage.name}' is told a text, and nobody says which: bind SampleSet.captions = @DrawnCaptions(), or "
-            "ask for one (--prompts)"
+            f"stage '{stage.name}' is told a text, and nobody says which: bind SampleSet.captions = @DrawnCaptions(), "
+            "or ask for one (--prompts)"
         )
     found = captions(indices, stage.images.source, seed)
     return found, text(found)
 
 
-def told(stage: "Stage", examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def keep_captions(stage: "Stage", captions: Captions, count: int, seed: int) -> None:
+    """Computes the embeddings of the captions of a sample set, if nobody has."""
+    if stage.images.text is not None:
+        found = captions(np.arange(count), stage.images.source, seed)
+        stage.images.text.keep(found, f"captions of {count:,} samples")
+
+
+def told(stage: "Learner", examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a sampler is told of examples of the dataset, as `Images.examples` gives them [n, ...], but the images."""
     batch = {name: value for name, value in examples.items() if name not in ("image", "captions")}
     if "low_resolution" in batch:
@@ -324,6 +330,8 @@ def sample_stage(
         if part == (1, 1):  # one of several workers may have been given another count than the rest
             tidy(folder, len(samples.shards()))
         sampler = StageSampler(stage, network, samples.batch, guide)
+        if stage.conditioned_on_text and samples.captions is not None:
+            keep_captions(stage, samples.captions, samples.count, seed)
         key = randomness.key(seed, f"{stage.name}/sampling")
         weights = [variable.value for variable in network.trainable_variables]
         todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]

@@ -16,7 +16,12 @@ VERSION = 1  # of the generator: raise it when a pixel or a word changes, so tha
 SHAPES = tuple((look.shape, look.outline) for look in LOOKS)
 TEXTURES = (plain, striped, checked, dotted, banded)
 # RGB, 0 to 1. The second is that of a texture, paler; those of LOOKS with one colour have another here.
-SECOND = {"yellow": (1.0, 0.98, 0.74), "orange": (1.0, 0.84, 0.64), "white": (0.74, 0.74, 0.72), "pink": (1.0, 0.85, 0.91)}
+SECOND = {
+    "yellow": (1.0, 0.98, 0.74),
+    "orange": (1.0, 0.84, 0.64),
+    "white": (0.74, 0.74, 0.72),
+    "pink": (1.0, 0.85, 0.91),
+}
 COLOURS = tuple((look.colour, look.first, SECOND.get(look.colour, look.second)) for look in LOOKS)
 PAIRS = len(SHAPES) * len(COLOURS)
 # Shapes and colours are held out evenly: pairs are taken along these diagonals of the table of the two, in this order.

@@ -80,8 +80,8 @@ class Images:
         self.source.check()
         if self.text is not None and not self.source.captioned:
             raise UserError(
-                f"Images.text needs captions, and {self.source.name} has none: take a source that has (CaptionedShapes, "
-                "or TFDS, TFRecords or ImageFolder with `captions`), or leave Images.text out"
+                f"Images.text needs captions, and {self.source.name} has none: take a source that has "
+                "(CaptionedShapes, or TFDS, TFRecords or ImageFolder with `captions`), or leave Images.text out"
             )
 
     def split(self, role: str) -> str:
@@ -99,8 +99,8 @@ class Images:
 
         Returns:
             Dataset of {image: float32 [S, S, C] in [-1, 1]; label: int32 [] if there are classes;
-            low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for; text: float32 [L, D] if it is}. Which of
-            several captions an element has depends on (seed, n) as well.
+            low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for; text: float32 [L, D] if it is asked
+            for}. Which of several captions an element has depends on (seed, n) as well.
         """
         share = Share(first, None if count is None else first + count)
         blocks = self._shuffled(seed, share, self._block)
@@ -149,6 +149,15 @@ class Images:
         options.threading.max_intra_op_parallelism = 1
         return finished.prefetch(2 * parts).with_options(options)
 
+    def keep_captions(self) -> None:
+        """Computes the embeddings of the captions of the stream, if it has text and nobody has."""
+        if self.text is None:
+            return
+        self.check()
+        split = self.split("train")
+        captions = (caption for record in self.source.captions(split) for caption in record)
+        self.text.keep(captions, f"captions of {self.source.name} {split}")
+
     def examples(
         self, split: str, count: int | None = None, seed: int | None = None, first: int = 0, last: int | None = None
     ) -> tf.data.Dataset:
@@ -183,10 +192,7 @@ class Images:
     def _shuffled(self, seed: int, share: Share, size: int) -> tf.data.Dataset:
         """Decoded blocks of a share of the stream, of about `size` elements, from memory where that pays."""
         split = self.split("train")
-        if self.text is not None:
-            self.check()
-            captions = (caption for record in self.source.captions(split) for caption in record)
-            self.text.keep(captions, f"captions of {self.source.name} {split}")
+        self.keep_captions()
         holds = self.random_crop is None  # else a picture looks different every epoch
         if holds and split not in self._held and held.fits(self.source, split, share, self.size**2 * self.channels):
             self._held[split] = HeldPictures(self._reader, split, self._block)

@@ -35,7 +35,7 @@ class TextEncoder(abc.ABC):
     def encode(self, captions: Sequence[str], length: int) -> list[np.ndarray]:
         """float32 [tokens, width] of each caption, at most `length` tokens, the end of the sentence included."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - most have nothing to give back
         """Gives back the memory of what was loaded; `encode` loads it again."""
 
 

@@ -1,12 +1,13 @@
 """Captions as embeddings: made once by a frozen encoder, kept on the disk, looked up while training and sampling."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +15,12 @@ import tensorflow as tf
 from zoo.console import UserError, progress, say
 from zoo.data import keyed
 from zoo.data.text_encoders import TextEncoder
+from zoo.locks import locked
 
 PART = 4096  # captions in a file: what is lost at most when the encoding of many stops
 VERSION = 1  # of the files
+ENCODER = "encoder.json"  # in a folder of embeddings: whose they are
+PATIENCE = 7 * 86_400.0  # seconds in which another process may make the same embeddings
 PLACE = "ZOO_TEXTS"  # environment variable
 
 
@@ -24,8 +28,9 @@ class Texts:
     """How a stage is told captions: the embeddings of a frozen encoder, padded with rows of zeros to one length.
 
     The embeddings of a split's captions are computed when they are first needed, and kept as float16 in files found by
-    the hash of the encoder's identity and of the captions: another run, stage or worker reads them. The encoder itself
-    is loaded only where something is not there yet.
+    the hash of the captions and of the encoder's identity: another run, stage or worker reads them. The encoder itself
+    is loaded only where something is not there yet (`--do embed` makes all that training and sampling need, for a
+    machine that has no encoder).
 
     Args:
         encoder: of the captions.
@@ -40,21 +45,46 @@ class Texts:
         self.encoder, self.length, self.directory = encoder, length, directory
         self._tables: list[Table] = []
         self._rows: dict[str, tuple[int, int]] = {}  # caption -> table, row
+        self._stored: dict[str, Any] | None = None  # identity of an encoder that is not here, only its embeddings
 
     def identity(self) -> dict[str, Any]:
-        """What the embeddings depend on, as plain data."""
-        return {**self.encoder.identity(), "length": self.length}
+        """What the embeddings depend on, as plain data.
+
+        Raises:
+            UserError: neither the encoder is here, nor were embeddings of it found.
+        """
+        return {**(self._stored or self.encoder.identity()), "length": self.length}
 
     def keep(self, captions: Iterable[str], title: str) -> None:
-        """Sees to it that the embeddings of these captions are on the disk: what `__call__` looks up is quick then."""
+        """Sees to it that the embeddings of these captions are on the disk: what `__call__` looks up is quick then.
+
+        Where the encoder is not on this machine, embeddings that another one has made will do.
+        """
         wanted = list(dict.fromkeys(caption for caption in captions if caption not in self._rows))
         if not wanted:
             return
-        key = json.dumps([VERSION, self.identity(), wanted], sort_keys=True)
-        folder = self._folder / hashlib.sha256(key.encode()).hexdigest()[:20]
-        table = Table(folder, wanted, self.encoder, self.length, title)
+        key = hashlib.sha256(json.dumps([VERSION, self.length, wanted]).encode())
+        folder = self._of_encoder(self._folder / key.hexdigest()[:20])
+        with locked(folder.parent / f".{folder.name}.lock", f"the folder of embeddings {folder}", patience=PATIENCE):
+            table = Table(folder, wanted, self.encoder, self.length, title)
         self._rows |= {caption: (len(self._tables), row) for row, caption in enumerate(wanted)}
         self._tables.append(table)
+
+    def _of_encoder(self, folder: Path) -> Path:
+        """The folder of this encoder below that of some captions."""
+        try:
+            identity = self._stored or self.encoder.identity()
+        except UserError:
+            found = [path for path in sorted(folder.glob(f"*/{ENCODER}")) if path.is_file()]
+            if len(found) != 1:
+                raise
+            self._stored = json.loads(found[0].read_text(encoding="utf-8"))
+            return found[0].parent
+        text = json.dumps(identity, sort_keys=True, indent=1)
+        place = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
+        if not (place / ENCODER).is_file():
+            _write(place / ENCODER, lambda file: file.write(text.encode()))
+        return place
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
         """Embeddings float32 [N, length, width]; rows of zeros follow the last token of a caption."""
@@ -118,11 +148,11 @@ class Table:
             encoder.check()
             with progress(len(captions), title, "captions", done=PART * (len(parts) - len(absent))) as bar:
                 for number in absent:
-                    _write(folder, number, encoder.encode(parts[number], length))
+                    _write_part(folder, number, encoder.encode(parts[number], length))
                     bar.update(len(parts[number]))
             encoder.forget()
             say(f"{title}: embeddings of {len(captions):,} captions in {folder}")
-        self._parts = [_read(folder, number, len(part)) for number, part in enumerate(parts)]
+        self._parts = [_read(folder, number, len(part), encoder.width) for number, part in enumerate(parts)]
 
     def __getitem__(self, row: int) -> np.ndarray:
         starts, embeddings = self._parts[row // PART]
@@ -135,11 +165,16 @@ def _paths(folder: Path, number: int) -> tuple[Path, Path]:
     return folder / f"starts-{number:05d}.npy", folder / f"part-{number:05d}.npy"
 
 
-def _read(folder: Path, number: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(folder: Path, number: int, count: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     starts_path, path = _paths(folder, number)
     try:
         starts, embeddings = np.load(starts_path), np.load(path, mmap_mode="r")
-        if len(starts) == count + 1 and starts[-1] == len(embeddings):
+        if embeddings.ndim == 2 and embeddings.shape[1] != width:
+            raise UserError(
+                f"embeddings in {path} have {embeddings.shape[1]} numbers, and the encoder of the recipe {width}: they "
+                "are another encoder's"
+            )
+        if len(starts) == count + 1 and embeddings.shape == (starts[-1], width):
             return starts, embeddings
         reason = "it does not fit the other file"
     except (OSError, ValueError, EOFError) as error:
@@ -147,21 +182,25 @@ def _read(folder: Path, number: int, count: int) -> tuple[np.ndarray, np.ndarray
     raise UserError(f"embeddings in {path} are damaged ({reason}): delete {folder}, and they are made anew")
 
 
-def _write(folder: Path, number: int, embeddings: Sequence[np.ndarray]) -> None:
+def _write_part(folder: Path, number: int, embeddings: Sequence[np.ndarray]) -> None:
     starts = np.cumsum([0, *(len(embedding) for embedding in embeddings)])
-    for path, array in zip(
-        _paths(folder, number), (starts, np.concatenate(embeddings).astype(np.float16)), strict=True
-    ):
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-            beside.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise UserError(
-                f"{path} cannot be written ({error.strerror}): make room, or name another folder by Texts.directory or "
-                f"the environment variable {PLACE}; what was finished is kept"
-            ) from error
+    arrays = (starts, np.concatenate(embeddings).astype(np.float16))
+    for path, array in zip(_paths(folder, number), arrays, strict=True):
+        _write(path, functools.partial(np.save, arr=array, allow_pickle=False))
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            write(file)
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): make room, or name another folder by Texts.directory or "
+            f"the environment variable {PLACE}; what was finished is kept"
+        ) from error
