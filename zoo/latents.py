@@ -77,6 +77,10 @@ class Latents:
                 f"stage '{stage.name}' enlarges images: only a stage that starts from noise alone encodes them; name "
                 "one by --stage"
             )
+        if stage.conditioned_on_text:
+            raise UserError(
+                f"stage '{stage.name}' is told a text: only images of models that are told none are encoded"
+            )
         sampler = stage.sampler
         self.stage = stage
         self._weights = [variable.value for variable in network.trainable_variables]

@@ -145,9 +145,9 @@ class StageSampler(DeviceBatches):
         Args:
             key: of the stage and the seed; all that is random for image i depends on it and on i alone.
             indices: int [n], n at most `at_once`.
-            batch: `label` [n], told or guided to (of a mix of classes [n, K], with `label_weight` [n, K]); `text` [n, L, D];
-                and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated augmentation, `z_s`
-                [n, h, w, C]. `start` [n, H, W, C] is taken instead of the noise that a sample starts from.
+            batch: `label` [n], told or guided to (of a mix of classes [n, K], with `label_weight` [n, K]); `text`
+                [n, L, D]; and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated
+                augmentation, `z_s` [n, h, w, C]. `start` [n, H, W, C] is taken instead of the noise that a sample starts from.
             weights: of the network, in the order of its trainable variables.
             levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
         """
