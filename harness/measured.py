@@ -26,12 +26,18 @@ SHOWN: Mapping[str, tuple[int, str, str | None]] = {
     "cas_top5": (3, "cas_top5", None),
     "classes_above_real": (0, "classes_above_real", None),
     "clip_score": (3, "clip", "clip_score_error"),
+    "caption_accuracy": (3, "caption_accuracy", None),
+    "caption_accuracy_seen": (3, "caption_accuracy_seen", None),
+    "caption_accuracy_unseen": (3, "caption_accuracy_unseen", None),
 }
 # Of a number that is shown, and not numbers of their own.
 DEVIATIONS = frozenset({"is_std", "kid_std", "clip_score_error"})
 # Which way a number is better; one that is neither, such as an error or another cut of a score, chooses nothing.
 LOWER_IS_BETTER = frozenset({"fid", "fid_held_out", "sfid", "kid"})
-HIGHER_IS_BETTER = frozenset({"is_mean", "is_adm", "precision", "recall", "cas_top1", "cas_top5", "clip_score"})
+HIGHER_IS_BETTER = frozenset(
+    {"is_mean", "is_adm", "precision", "recall", "cas_top1", "cas_top5", "clip_score"}
+    | {"caption_accuracy", "caption_accuracy_seen", "caption_accuracy_unseen"}
+)
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -147,7 +147,8 @@ class StageSampler(DeviceBatches):
             indices: int [n], n at most `at_once`.
             batch: `label` [n], told or guided to (of a mix of classes [n, K], with `label_weight` [n, K]); `text`
                 [n, L, D]; and, for super-resolution, `low_resolution` [n, h, w, C] in [-1, 1] or, of truncated
-                augmentation, `z_s` [n, h, w, C]. `start` [n, H, W, C] is taken instead of the noise that a sample starts from.
+                augmentation, `z_s` [n, h, w, C]. `start` [n, H, W, C] is taken in the place of the noise that it starts
+                from.
             weights: of the network, in the order of its trainable variables.
             levels: each the beginning of a step of the plan (CDM, section 3.3: one pass keeps them all), or 0.
         """

@@ -65,6 +65,10 @@ class Images:
         self._reader = Reader(source, self._prepare)
         self._held: dict[str, HeldPictures] = {}
 
+    def __repr__(self) -> str:
+        size = f"{self.size}x{self.size}x{self.channels}"
+        return f"Images({self.source.name}, {size}, {', '.join(self._splits.values())})"
+
     @property
     def classes(self) -> int:
         """Number of classes, 0 if the images are unlabelled."""
