@@ -64,7 +64,7 @@ class GivenCaptions(Captions):
 
 @functools.lru_cache(maxsize=4)
 def _captions(source: Source, split: str) -> list[str]:
-    found = [caption for record in source.captions(split) for caption in record]
+    found = [caption for record in source.captions(split) for caption in record if caption]
     if not found:
         raise UserError(f"split '{split}' of {source.name} has no caption: DrawnCaptions.splits must name one that has")
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import UserError
+from zoo.data.shards import one_line
 from zoo.data.sources import Example, Record, Source, decode_image, nearest_hint, ordered, table_blocks
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -29,12 +30,31 @@ class PictureFiles(Source):
 
     Attributes:
         directory: the folder as it was given.
+        text: suffix of the files with captions, one a line, beside the pictures; None where there are none.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, captions: str | None = None) -> None:
         if not directory:
             raise ValueError("directory must be the path of a folder, got ''")
-        self.directory = directory
+        if captions is not None and (not captions.startswith(".") or captions.lower() in SUFFIXES):
+            raise ValueError(f"captions must be the suffix of text files, such as '.txt', got '{captions}'")
+        self.directory, self.text = directory, captions
+
+    @property
+    def captioned(self) -> bool:
+        return self.text is not None
+
+    def captions(self, split: str) -> list[tuple[str, ...]]:
+        if self.text is None:
+            return super().captions(split)
+        paths = tf.data.Dataset.from_tensor_slices(self._table(split)["captions"])
+        texts = paths.map(self._text, tf.data.AUTOTUNE, deterministic=True)
+        try:
+            return [tuple(text.decode().split("\n")) for text in texts.as_numpy_iterator()]
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"a caption beside a picture in {self.directory} cannot be read: {str(error).splitlines()[0]}"
+            ) from None
 
     @abc.abstractmethod
     def files(self, split: str) -> Files:
@@ -48,6 +68,8 @@ class PictureFiles(Source):
         digest = hashlib.sha256(repr((split, self.class_names)).encode())
         for path, label in zip(files.paths, files.labels, strict=True):
             digest.update(f"{path}\0{label}\0{(self._root / path).stat().st_size}\n".encode())
+        if self.text is not None:
+            digest.update(repr(self.captions(split)).encode())
         return digest.hexdigest()[:16]
 
     def records(
@@ -64,6 +86,8 @@ class PictureFiles(Source):
     def decode(self, record: Record, size: int, split: str) -> Example:
         encoded = tf.io.read_file(tf.strings.join([str(self._root), record["path"]], separator=os.sep))
         example = {"image": decode_image(encoded)}
+        if self.text is not None:
+            example["captions"] = self._text(record["captions"])
         return example | {"label": record["label"]} if self.class_names else example
 
     def locate(self, split: str, position: int) -> str:
@@ -77,7 +101,16 @@ class PictureFiles(Source):
     def _table(self, split: str) -> dict[str, tf.Tensor]:
         files = self.files(split)
         with tf.init_scope():
-            return {"path": tf.constant(files.paths), "label": tf.constant(files.labels, tf.int32)}
+            table = {"path": tf.constant(files.paths), "label": tf.constant(files.labels, tf.int32)}
+            if self.text is not None:
+                table["captions"] = tf.constant([os.path.splitext(path)[0] + self.text for path in files.paths])
+            return table
+
+    def _text(self, path: tf.Tensor) -> tf.Tensor:
+        """string []: the captions in a file, without empty lines."""
+        content = tf.io.read_file(tf.strings.join([str(self._root), path], separator=os.sep))
+        lines = one_line(tf.strings.split(content, "\n"))
+        return tf.strings.reduce_join(tf.boolean_mask(lines, tf.strings.length(lines) > 0), separator="\n")
 
 
 class ImageFolder(PictureFiles):
@@ -87,8 +120,14 @@ class ImageFolder(PictureFiles):
     class belongs to `test` and the others to `train`, so that one pile of pictures can be trained on and measured.
     """
 
-    def __init__(self, directory: str, held_out: int = 10) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: str, held_out: int = 10, captions: str | None = None) -> None:
+        """Names a folder; nothing is read yet.
+
+        Args:
+            held_out: of a folder without splits, which files are held out.
+            captions: suffix of text files beside the pictures, a caption a line: '.txt' for dog.txt beside dog.jpg.
+        """
+        super().__init__(directory, captions)
         if held_out < 2:
             raise ValueError(f"held_out must be at least 2 (every second file), got {held_out}")
         self.held_out = held_out

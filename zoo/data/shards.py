@@ -34,6 +34,7 @@ class Shards:
         label: str | None,
         held: int = HELD_BYTES,
         window: int = WINDOW_BYTES,
+        captions: str | None = None,
     ) -> None:
         """Describes files of tf.train.Example; nothing is read yet.
 
@@ -44,16 +45,21 @@ class Shards:
             label: key of the class number; None if there is none.
             held: largest size that is kept in memory, in bytes.
             window: bytes that are permuted together if it is not.
+            captions: key of the captions, one or several; None if there are none.
         """
         self.shards = shards
         self.size = size
-        self._fields = {"image": (image, tf.string)} | ({} if label is None else {"label": (label, tf.int64)})
+        self._fields = {"image": (image, tf.io.FixedLenFeature([], tf.string))}
+        if label is not None:
+            self._fields["label"] = (label, tf.io.FixedLenFeature([], tf.int64))
+        if captions is not None:
+            self._fields["captions"] = (captions, tf.io.RaggedFeature(tf.string))
         self.count = sum(shard.take for shard in shards)
         self.held = held
         self.window = window
 
     def records(self, seed: int | None, epoch: Any, offsets: tf.Tensor | None = None) -> tf.data.Dataset:
-        """Records {position: int64 [], image: string [] (encoded), label: int64 []} of one epoch.
+        """Records {position: int64 [], image: string [] (encoded), label: int64 [], captions: string []} of one epoch.
 
         `offsets` (int64 [K], ascending) are the places in its order that are wanted. Of files that are read window by
         window, a window with any of them is read whole.
@@ -69,9 +75,22 @@ class Shards:
 
     def _parse(self, block: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Parses a block of tf.train.Examples: several times faster than one by one."""
-        keys = {key: tf.io.FixedLenFeature([], dtype) for key, dtype in self._fields.values()}
-        parsed = tf.io.parse_example(block["serialized"], keys)
-        return {"position": block["position"]} | {name: parsed[key] for name, (key, _) in self._fields.items()}
+        return {"position": block["position"]} | self._fields_of(block["serialized"], tuple(self._fields))
+
+    def _fields_of(self, serialized: tf.Tensor, names: tuple[str, ...]) -> dict[str, tf.Tensor]:
+        """Some fields of serialized tf.train.Examples [N]; of several captions each has a line."""
+        fields = {name: self._fields[name] for name in names}
+        parsed = tf.io.parse_example(serialized, dict(fields.values()))
+        found = {name: parsed[key] for name, (key, _) in fields.items()}
+        if "captions" in found:
+            found["captions"] = tf.strings.reduce_join(one_line(found["captions"]), axis=-1, separator="\n")
+        return found
+
+    def captions(self) -> list[tuple[str, ...]]:
+        """The captions of every record in file order."""
+        blocks = tf.data.Dataset.range(len(self.shards)).flat_map(self._read).batch(256)
+        texts = blocks.map(lambda block: self._fields_of(block["serialized"], ("captions",))["captions"])
+        return [tuple(text.decode().split("\n")) for block in texts.prefetch(2).as_numpy_iterator() for text in block]
 
     def locate(self, position: int) -> str:
         """`FILE: record N`, counted from 0 within the file."""
@@ -140,6 +159,11 @@ class Shards:
         windows = tf.data.Dataset.from_tensor_slices(table).batch(shards_per_window)
         read = windows.filter(lambda run: tf.size(wanted(run["start"][0], tf.reduce_sum(run["length"]))) > 0)
         return read.flat_map(lambda run: window(run["start"][0], run["shard"]))
+
+
+def one_line(texts: Any) -> Any:
+    """Texts (string tensor, ragged or not) without line breaks, nor spaces at their ends."""
+    return tf.strings.strip(tf.strings.regex_replace(texts, r"\s+", " "))
 
 
 def count_records(path: str) -> int:

@@ -21,7 +21,12 @@ class TFDS(Source):
     """
 
     def __init__(
-        self, dataset: str, image: str = "image", label: str | None = "label", directory: str | None = None
+        self,
+        dataset: str,
+        image: str = "image",
+        label: str | None = "label",
+        directory: str | None = None,
+        captions: str | None = None,
     ) -> None:
         """Names a dataset; nothing is read yet.
 
@@ -30,6 +35,7 @@ class TFDS(Source):
             image: feature that holds the picture.
             label: feature that holds the class; None reads the dataset as unlabelled.
             directory: where prepared datasets lie; None takes TFDS_DATA_DIR, else TFDS' own default.
+            captions: feature that holds one or several texts (`captions/text` of coco_captions); None reads none.
         """
         if not dataset:
             raise ValueError("dataset must be a name such as 'cifar10', got ''")
@@ -37,6 +43,7 @@ class TFDS(Source):
         self.image = image
         self.label = label
         self.directory = directory
+        self.text = captions
 
     @property
     def name(self) -> str:
@@ -53,6 +60,13 @@ class TFDS(Source):
                 f"{', '.join(self._features())}: set TFDS.label to one that holds classes, or to None"
             )
         return tuple(feature.names)
+
+    @property
+    def captioned(self) -> bool:
+        return self.text is not None
+
+    def captions(self, split: str) -> list[tuple[str, ...]]:
+        return self._shards(split).captions() if self.captioned else super().captions(split)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(self._builder.info.splits) if self.missing() is None else ()
@@ -72,6 +86,7 @@ class TFDS(Source):
                 "with 8 or 16 bits are read"
             )
         _ = self.class_names
+        self._check_captions()
 
     def missing(self) -> str | None:
         if Path(self._builder.data_path, "dataset_info.json").exists() and self._builder.info.splits:
@@ -86,7 +101,8 @@ class TFDS(Source):
 
     def fingerprint(self, split: str) -> str:
         info, shards = self._builder.info, self._shards(split)
-        facts = (info.full_name, str(info.features), self.image, self.label, split, shards.size)
+        facts: tuple[Any, ...] = (info.full_name, str(info.features), self.image, self.label, split, shards.size)
+        facts += () if self.text is None else (self.text,)
         runs = [(Path(shard.path).name, shard.skip, shard.take) for shard in shards.shards]
         return hashlib.sha256(repr((facts, runs)).encode()).hexdigest()[:16]
 
@@ -104,7 +120,8 @@ class TFDS(Source):
     def decode(self, record: Record, size: int, split: str) -> Example:
         height, width = self._features()[self.image].shape[:2]
         example = {"image": tf.ensure_shape(decode_image(record["image"]), [height, width, 3])}
-        return example if self.label is None else example | {"label": tf.cast(record["label"], tf.int32)}
+        example |= {} if self.label is None else {"label": tf.cast(record["label"], tf.int32)}
+        return example | ({} if self.text is None else {"captions": record["captions"]})
 
     def locate(self, split: str, position: int) -> str:
         return f"{self.dataset} {split} {position} ({self._shards(split).locate(position)})"
@@ -132,6 +149,24 @@ class TFDS(Source):
         except (ValueError, AssertionError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"dataset '{self.dataset}' cannot be described: {reason}") from None
+
+    def _check_captions(self) -> None:
+        """The feature is there, and holds texts."""
+        if self.text is None:
+            return
+        found: Any = self._builder.info.features
+        for name in (self.text,) if self.text in found else self.text.split("/"):
+            found = getattr(found, "feature", found)  # of a sequence, that of its elements
+            names = tuple(found) if hasattr(found, "keys") else ()
+            if name not in names:
+                raise UserError(
+                    f"dataset '{self.dataset}' has no feature '{self.text}': '{name}' is not among {', '.join(names)}"
+                    f"{nearest_hint(name, names)}; set TFDS.captions to one that holds texts"
+                )
+            found = found[name]
+        kind = found.np_dtype
+        if isinstance(kind, dict) or np.dtype(kind).kind not in "OSU":
+            raise UserError(f"feature '{self.text}' of dataset '{self.dataset}' is {found}: captions must be texts")
 
     def _features(self) -> dict[str, Any]:
         return dict(self._builder.info.features.items())
@@ -161,4 +196,4 @@ class TFDS(Source):
         files = {run.filename: Path(run.filename).stat().st_size for run in runs}
         whole = sum(run.examples_in_shard for run in {run.filename: run for run in runs}.values())
         part = sum(shard.take for shard in shards) / max(1, whole)
-        return Shards(shards, int(sum(files.values()) * part), self.image, self.label)
+        return Shards(shards, int(sum(files.values()) * part), self.image, self.label, captions=self.text)

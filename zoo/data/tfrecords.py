@@ -25,6 +25,7 @@ class TFRecords(Source):
         classes: int = 0,
         names: str | None = None,
         first_label: int = 0,
+        captions: str | None = None,
     ) -> None:
         """Names the files; nothing is read yet.
 
@@ -35,6 +36,7 @@ class TFRecords(Source):
             classes: number of classes, 0 for unlabelled data.
             names: text file with a class name a line; None calls the classes by their numbers.
             first_label: number that the files give to the first class (1 where 0 means background).
+            captions: key of one or several texts (often `caption`); None reads none.
         """
         if "{split}" not in files:
             raise ValueError(f"files must contain {{split}}, such as 'data/{{split}}-*.tfrecord', got '{files}'")
@@ -47,6 +49,7 @@ class TFRecords(Source):
         self.label = label
         self.names = names
         self.first_label = first_label
+        self.text = captions
         self._classes = classes
 
     @property
@@ -67,6 +70,13 @@ class TFRecords(Source):
         if len(names) != self._classes:
             raise UserError(f"{self.names} names {len(names)} classes, but TFRecords.classes is {self._classes}")
         return names
+
+    @property
+    def captioned(self) -> bool:
+        return self.text is not None
+
+    def captions(self, split: str) -> list[tuple[str, ...]]:
+        return self._shards(split).captions() if self.captioned else super().captions(split)
 
     def splits(self) -> tuple[str, ...]:
         return tuple(
@@ -90,7 +100,8 @@ class TFRecords(Source):
     def fingerprint(self, split: str) -> str:
         shards = self._shards(split).shards
         facts = [(Path(shard.path).name, shard.take, Path(shard.path).stat().st_size) for shard in shards]
-        settings = (split, self.image, self.label, self.first_label, self.class_names)
+        settings: tuple[Any, ...] = (split, self.image, self.label, self.first_label, self.class_names)
+        settings += () if self.text is None else (self.text,)
         return hashlib.sha256(repr((settings, facts)).encode()).hexdigest()[:16]
 
     def records(
@@ -106,6 +117,8 @@ class TFRecords(Source):
 
     def decode(self, record: Record, size: int, split: str) -> Example:
         example = {"image": decode_image(record["image"])}
+        if self.text is not None:
+            example["captions"] = record["captions"]
         if self.label is None:
             return example
         label = tf.cast(record["label"], tf.int32) - self.first_label
@@ -129,7 +142,9 @@ class TFRecords(Source):
             here = ", ".join(self.splits()) or "none"
             raise UserError(f"no file matches {self.files} for split '{split}'; splits that are here: {here}")
         shards = [Shard(path, 0, count_records(path)) for path in paths]
-        return Shards(shards, sum(Path(path).stat().st_size for path in paths), self.image, self.label)
+        return Shards(
+            shards, sum(Path(path).stat().st_size for path in paths), self.image, self.label, captions=self.text
+        )
 
 
 def _split_of(path: str, pattern: str) -> str:
