@@ -257,8 +257,8 @@ def _pictures(experiment: "Experiment") -> int:
     if FLAGS.do == "sample":
         low = None if not FLAGS.low_resolution else pictures.read_npz(Path(FLAGS.low_resolution), "--low_resolution")
         prompts = None if FLAGS.prompts is None else [text.strip() for text in FLAGS.prompts.split(";")]
-        told = {"low_resolution": low, "prompts": prompts}
-        pictures.write_samples(experiment, _labels(), FLAGS.count, FLAGS.seed, **told, **chosen)
+        given = FLAGS.count, FLAGS.seed, prompts
+        pictures.write_samples(experiment, _labels(), *given, low_resolution=low, **chosen)
         return 0
     if not FLAGS.images:
         raise UserError(f"--do {FLAGS.do} needs --images A.png,B.png or one npz file with images in arr_0")

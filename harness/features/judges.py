@@ -1,5 +1,6 @@
 """Classifiers of what captions say of an image, one for each attribute of a dataset that knows them."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def prepare(images: "Images", width: int, plan: Plan, cache: Cache) -> list[Judg
     for attribute in images.source.attributes:
         key = {"version": VERSION, "width": width, "plan": vars(plan), "attribute": attribute.name}
         key |= {"words": list(attribute.words), "train": train.fingerprint(), "held_out": held_out.fingerprint()}
-        found = cache.arrays("judge", key, lambda attribute=attribute: _train(train, held_out, attribute, width, plan))
+        found = cache.arrays("judge", key, functools.partial(_train, train, held_out, attribute, width, plan))
         network = build_network(train.shape, len(attribute.words), width, plan.seed)
         weights = [found[f"weight{index:03d}"] for index in range(len(network.weights))]
         network.set_weights(weights)

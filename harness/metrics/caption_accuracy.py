@@ -80,13 +80,14 @@ class CaptionAccuracy(Metric):
     def compute(self, *, reference: Evidence, samples: Evidence, real: RealImages, cache: Cache) -> dict[str, float]:
         found = self._judges(cache)
         wanted = self._wanted(samples.images)
-        right = np.stack([judge.see(samples.images) for judge in found], axis=1) == wanted
+        seen = np.stack([judge.see(samples.images) for judge in found], axis=1)
+        right = np.equal(seen, wanted)
         both = np.mean([judge.right for judge in found], axis=0) == 1
         self._weak = [] if both.mean() >= ENOUGH else [f"{both.mean():.1%}"]
         singly = {
             f"{judge.attribute.name}_accuracy": float(part.mean()) for judge, part in zip(found, right.T, strict=True)
         }
-        return {**self._shares(right.all(axis=1), wanted, real), **singly}
+        return {**self._shares(np.all(right, axis=1), wanted, real), **singly}
 
     def floor(
         self, *, pair: tuple[Evidence, Evidence] | None, count: int, real: RealImages, cache: Cache
@@ -97,7 +98,7 @@ class CaptionAccuracy(Metric):
         labels = SplitImages(self.images, "test").all_labels()
         shown = np.stack([np.array(attribute.of_class)[labels] for attribute in self._attributes], axis=1)
         singly = {f"{judge.attribute.name}_accuracy": float(judge.right.mean()) for judge in found}
-        return {**self._shares(right.all(axis=1), shown, real), **singly}
+        return {**self._shares(np.all(right, axis=1), shown, real), **singly}
 
     def protocol(self, samples: int, network: str) -> Mapping[str, str]:
         title = f"captions right-{thousands(samples)} ({self.images.source.name} judge)"
@@ -132,7 +133,8 @@ class CaptionAccuracy(Metric):
 
     def _seen(self, values: np.ndarray, real: RealImages) -> np.ndarray:
         """Which combinations [N, attributes] the training images have, bool [N]."""
-        labels = np.unique(real.train.all_labels()) if real.train.classes else np.zeros(0, np.int64)
+        found = real.train.all_labels()
+        labels = np.zeros(0, np.int64) if found is None else np.unique(found)
         trained = np.stack([np.array(attribute.of_class)[labels] for attribute in self._attributes], axis=1)
         return (values[:, None] == trained).all(axis=2).any(axis=1)
 
