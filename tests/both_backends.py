@@ -16,13 +16,16 @@ from keras import ops
 
 from zoo.diffusion import bound
 from zoo.diffusion.conditioning import GaussianBlur, GaussianNoise
+from zoo.diffusion.logsnr_process import LogSNRProcess
+from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule, InterpolatedSchedule
 from zoo.diffusion.losses import HybridLoss
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
 from zoo.diffusion.samplers import AncestralSampler
 from zoo.diffusion.schedules import CosineSchedule
-from zoo.diffusion.targets import VelocityTarget
+from zoo.diffusion.targets import NoiseTarget, VelocityTarget
 from zoo.diffusion.variances import LearnedRangeVariance
+from zoo.diffusion.weightings import TargetWeighting
 from zoo.networks import attention, layers
 from zoo.networks.embeddings import LogSNREmbedding, StepEmbedding
 from zoo.networks.patching import ConvolutionPatching, WaveletPatching
@@ -78,7 +81,15 @@ def method() -> Figures:
         for kind in ("schedule", "target", "variance", "loss")
         for cls in family(f"{kind}s")
     }
+    continuous = LogSNRProcess(InterpolatedSchedule(CosineLogSNRSchedule(), 64, 32, 64), STEPS)
     objectives["process"] = objective(process=ContinuousNoiseProcess(CosineSchedule(), STEPS))
+    objectives["continuous time"] = objective(process=continuous)
+    objectives |= {
+        f"weighting={cls.__name__}": objective(
+            process=continuous, weighting=cls(NoiseTarget()) if cls is TargetWeighting else cls()
+        )
+        for cls in family("weightings")
+    }
     for name, one in objectives.items():
         found[f"loss {name}"] = one.training_loss(lambda inputs, one=one: cut(stub(inputs), one), IMAGES, {}, RANDOM)
     for cls in family("samplers"):

@@ -11,20 +11,24 @@ from keras import ops
 from zoo import registry
 from zoo.diffusion import losses, samplers, targets, variances
 from zoo.diffusion.guidance import shift_mean, shift_score
+from zoo.diffusion.logsnr_process import LogSNRProcess
+from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule
 from zoo.diffusion.objective import Objective, Prediction
-from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
+from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess, Process
 from zoo.diffusion.respacing import retained_steps
 from zoo.diffusion.samplers import AncestralSampler, DDIMSampler, StaticClipping, noise_of
 from zoo.diffusion.schedules import CosineSchedule, LinearSchedule
 from zoo.diffusion.temperatures import EpsilonTemperature, NoiseTemperature, Temperature
+from zoo.diffusion.weightings import TargetWeighting, Weighting
 
 STEPS = 40
 SHAPE = (3, 4, 5, 2)  # height and width differ, so that a transposition shows
 
 # A component that cannot be made without arguments is made by its family's entry here.
 MAKE: dict[str, Callable[[type], Any]] = {
-    "processes": lambda cls: cls(CosineSchedule(), STEPS),
+    "processes": lambda cls: cls(CosineLogSNRSchedule() if cls is LogSNRProcess else CosineSchedule(), STEPS),
     "temperatures": lambda cls: cls(1.0),
+    "weightings": lambda cls: cls(targets.NoiseTarget()) if cls is TargetWeighting else cls(),
 }
 
 
@@ -38,6 +42,23 @@ def members(family: str) -> list[Any]:
 def every(family: str) -> pytest.MarkDecorator:
     name = {"processes": "process", "losses": "loss"}.get(family, family.removesuffix("s"))
     return pytest.mark.parametrize(name, members(family))
+
+
+# Those that have tables of their own steps, and the steps of one that has none.
+tables = pytest.mark.parametrize(
+    "process",
+    [
+        DiscreteProcess(CosineSchedule(), STEPS),
+        ContinuousNoiseProcess(CosineSchedule(), STEPS),
+        LogSNRProcess(CosineLogSNRSchedule(), STEPS).respace(None),
+    ],
+    ids=lambda process: type(process).__name__,
+)
+
+
+def place(process: Process, step: int) -> np.ndarray:
+    """Where in a process the examples of a batch are: at a step or, in continuous time, at its time."""
+    return at(step) if isinstance(process, DiscreteProcess) else np.full(SHAPE[:1], (step + 1) / STEPS)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -93,15 +114,27 @@ def test_schedule_describes_the_same_process_at_any_number_of_steps(schedule: An
     near(coarse[:-1], fine[7::8][:-1], 0.01)
 
 
-@every("processes")
+@tables
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_signal_and_noise_keep_the_variance(process: DiscreteProcess, dtype: str):
     level = process.level(np.arange(STEPS), dtype)
     near(level.alpha**2 + level.sigma**2, np.ones((STEPS, 1, 1, 1)), 1e-6 if dtype == "float32" else 1e-14)
     assert (np.diff(np.ravel(level.alpha)) < 0).all()
-    (told,) = level.inputs.values()
-    assert told.shape == (STEPS,)
-    assert set(level.inputs) <= {"time", "logsnr"}
+    assert set(level.inputs) == {process.told}
+    assert level.inputs[process.told].shape == (STEPS,)
+
+
+@every("processes")
+def test_every_drawn_level_keeps_the_variance(process: Process):
+    uniform = np.random.default_rng(0).random((200, 2)).astype("float32")
+    level = process.draw(uniform)
+    near(level.alpha**2 + level.sigma**2, np.ones((200, 1, 1, 1)), 1e-6)
+    assert (np.asarray(level.sigma) > 0).all()
+    assert set(level.inputs) == {process.told}
+    assert process.respace(None).steps == process.steps == STEPS
+    assert process.signal(0) == 1.0
+    for s in (1, STEPS):
+        assert process.respace(None).index_after(process.signal(s)) == s - 1
 
 
 @every("schedules")
@@ -118,14 +151,18 @@ def test_posterior_composes_with_the_forward_process(schedule: Any):
 
 
 @every("processes")
-def test_draw_is_uniform_over_the_steps(process: DiscreteProcess):
+def test_draw_is_uniform_over_the_steps(process: Process):
+    if isinstance(process, LogSNRProcess):
+        uniform = np.linspace(0, 1, 4 * STEPS, endpoint=False, dtype="float32")[:, None] * np.ones(2, "float32")
+        near(process.draw(uniform).index, uniform[:, 0], 0)
+        return
     uniform = np.stack([(np.arange(4 * STEPS) + 0.5) / (4 * STEPS), np.full(4 * STEPS, 0.3)], axis=1).astype("float32")
     assert (np.bincount(process.draw(uniform).index) == 4).all()
     ends = np.array([[0, 0], [np.nextafter(1, 0, dtype="float32"), 0]], "float32")
     assert np.asarray(process.draw(ends).index).tolist() == [0, STEPS - 1]
 
 
-@every("processes")
+@tables
 def test_respacing_keeps_the_noise_levels(process: DiscreteProcess):
     assert process.respace(None) is process
     near(process.respace(STEPS).betas, process.betas, 1e-12)
@@ -138,7 +175,7 @@ def test_respacing_keeps_the_noise_levels(process: DiscreteProcess):
     for name, value in here.inputs.items():  # the network is told what it was trained with
         near(value, there.inputs[name])
     again = respaced.respace(5)
-    assert set(again.timestep_map) <= set(kept)
+    near(again.alphas_cumprod, respaced.alphas_cumprod[retained_steps(10, 5)], 1e-12)
 
 
 def test_time_is_scaled_to_the_range():
@@ -180,26 +217,46 @@ def test_continuous_draw_stays_finite_beside_the_clean_image():
 
 @every("processes")
 @every("targets")
-def test_target_gives_the_image_back(target: targets.Target, process: DiscreteProcess):
+def test_target_gives_the_image_back(target: targets.Target, process: Process):
     x, noise = image(), normal(*SHAPE)
     for step in range(STEPS):
-        level = process.level(at(step), "float64")
+        level = process.level(place(process, step), "float64")
         z = process.corrupt(x, noise, level)
         value = target.value(x, noise, z, level, process)
         near(target.image(value, z, level, process), x, 1e-9)
-        near(target.mean(value, x, z, level, process), process.posterior_mean(x, z, at(step)), 1e-9)
+        near(target.mean(value, x, z, level, process), process.posterior_mean(x, z, level.index), 1e-9)
 
 
+@every("processes")
+@every("targets")
+def test_errors_in_two_targets_are_as_their_rates(target: targets.Target, process: Process):
+    """An output that implies another image is wrong by the rate of its target times the difference of the images."""
+    x, noise, wrong = image(), normal(*SHAPE), image(seed=2)
+    for step in (0, 1, 17, STEPS - 1):
+        level = process.level(place(process, step), "float64")
+        z = process.corrupt(x, noise, level)
+        other = (z - level.alpha * wrong) / level.sigma
+        error = target.value(wrong, other, z, level, process) - target.value(x, noise, z, level, process)
+        near(error, target.rate(level, process) * (wrong - x), 1e-8)
+        for second in (targets.NoiseTarget(), targets.VelocityTarget()):
+            error = second.value(wrong, other, z, level, process) - second.value(x, noise, z, level, process)
+            scale = np.sqrt(TargetWeighting(second)(level, process, target))
+            near(np.abs(error), scale * np.abs(target.rate(level, process) * (wrong - x)), 1e-8)
+
+
+@every("processes")
 @every("variances")
-def test_variance_agrees_with_its_logarithm(variance: variances.Variance):
-    process = DiscreteProcess(CosineSchedule(), STEPS)
+def test_variance_agrees_with_its_logarithm(variance: variances.Variance, process: Process):
     index = np.arange(1, STEPS)
+    if isinstance(process, LogSNRProcess):
+        index = (index + 1) / STEPS
     extra = normal(STEPS - 1, 1, 1, 1) if variance.outputs == 2 else None
     value, logarithm = variance(extra, process, index, "float64")
     assert (np.asarray(value) > 0).all()
     near(np.exp(logarithm), value)
     # at the first step, where the posterior is a point, the logarithm must be finite
-    _, first = variance(None if extra is None else extra[:1], process, index[:1] * 0, "float64")
+    first_index = index[:1] - index[:1] if index.dtype == int else np.array([1 / STEPS])
+    _, first = variance(None if extra is None else extra[:1], process, first_index, "float64")
     assert np.isfinite(first).all()
 
 
@@ -218,7 +275,7 @@ def test_learned_range_reaches_from_small_to_large():
 
 @every("losses")
 @every("processes")
-def test_loss_is_a_number_for_each_image(loss: losses.Loss, process: DiscreteProcess):
+def test_loss_is_a_number_for_each_image(loss: losses.Loss, process: Process):
     objective = objective_of(variance=variances.LearnedRangeVariance(), loss=loss, process=process)
     x = image().astype("float32")
     random = {
@@ -230,7 +287,7 @@ def test_loss_is_a_number_for_each_image(loss: losses.Loss, process: DiscretePro
     }
 
     def network(inputs: dict[str, Any]) -> Any:
-        assert set(inputs) == {"image", "label", "seed", *process.level(at(0)).inputs}
+        assert set(inputs) == {"image", "label", "seed", process.told}
         return ops.concatenate([0.1 * inputs["image"], 0.2 * inputs["image"]], axis=-1)
 
     whole = objective.training_loss(network, x, {"label": at(0)}, random, seed=np.zeros(2, "int32"))
@@ -242,7 +299,7 @@ def test_loss_is_a_number_for_each_image(loss: losses.Loss, process: DiscretePro
 
 @every("processes")
 @every("targets")
-def test_perfect_network_has_no_simple_loss(target: targets.Target, process: DiscreteProcess):
+def test_perfect_network_has_no_simple_loss(target: targets.Target, process: Process):
     x, noise = image().astype("float32"), normal(*SHAPE).astype("float32")
     random = {"noise": noise, "level": np.random.default_rng(3).random((3, 2)).astype("float32")}
     level = process.draw(random["level"])
@@ -253,6 +310,22 @@ def test_perfect_network_has_no_simple_loss(target: targets.Target, process: Dis
         return target.value(x, noise, inputs["image"], level, process)
 
     near(objective.training_loss(network, x, {}, random), np.zeros(3), 1e-10)
+
+
+@every("weightings")
+@every("processes")
+def test_weighting_weighs_the_squared_error(weighting: Weighting, process: Process):
+    """Whatever the network predicts, an error of its image costs the same."""
+    x, noise = image(), normal(*SHAPE)
+    level = process.level(place(process, 17), "float64")
+    z, costs = process.corrupt(x, noise, level), []
+    for target in (targets.NoiseTarget(), targets.ImageTarget(), targets.VelocityTarget()):
+        wrong = target.value(0.9 * x, (z - level.alpha * 0.9 * x) / level.sigma, z, level, process)
+        objective = Objective(process, target, variances.FixedSmallVariance(), losses.SimpleLoss(), weighting)
+        costs.append(np.asarray(objective.loss_at(wrong, x, z, noise, level)))
+        assert (costs[-1] > 0).all()
+    near(costs[1], costs[0], 1e-9)
+    near(costs[2], costs[0], 1e-9)
 
 
 def gradients(loss: losses.Loss) -> tuple[np.ndarray, np.ndarray]:
@@ -398,14 +471,17 @@ def test_sampler_walks_what_it_is_asked_to(sampler: samplers.Sampler):
     assert make(steps="ddim10").plan(discrete).steps == 10
     own = ContinuousNoiseProcess(LinearSchedule(), 25)
     assert make(process=own).plan(continuous) is own
-    with pytest.raises(ValueError, match="process needs a network trained on a ContinuousNoiseProcess"):
+    with pytest.raises(ValueError, match=r"process needs a network that is told the log SNR.*on a DiscreteProcess"):
         make(process=own).plan(discrete)
-    with pytest.raises(ValueError, match="process must be a ContinuousNoiseProcess"):
+    with pytest.raises(ValueError, match="process must be one that tells the log SNR, got DiscreteProcess"):
         make(process=discrete)
     with pytest.raises(ValueError, match="steps must be None where process is given"):
         make(steps=10, process=own)
-    with pytest.raises(ValueError, match="steps must be at least 2, got 1"):
-        make(steps=1)
+    with pytest.raises(ValueError, match="steps must be positive, got 0"):
+        make(steps=0)
+    own = LogSNRProcess(CosineLogSNRSchedule())
+    assert make(steps=7).plan(own).steps == 7
+    assert make(process=own).plan(continuous).steps == own.steps
     with pytest.raises(ValueError, match="steps '41'"):
         make(steps=STEPS + 1).plan(discrete)
 

@@ -279,7 +279,7 @@ def _check_truncation(before: Stage, stage: Stage) -> None:
     augmentation = stage.low_resolution and stage.low_resolution.augmentation
     if not isinstance(augmentation, GaussianNoise):
         raise ValueError(f"origin: stage '{stage.name}' takes z_s of '{before.name}', which needs GaussianNoise")
-    levels, walked = augmentation.process.alphas_cumprod, before.objective.process.alphas_cumprod
+    levels, walked = (p.respace(None).alphas_cumprod for p in (augmentation.process, before.objective.process))
     if augmentation.s != int(augmentation.s) or not np.array_equal(levels, walked):
         raise ValueError(
             f"origin: z_s of '{before.name}' is no level of GaussianNoise in stage '{stage.name}': set "

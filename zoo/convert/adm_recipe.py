@@ -8,6 +8,7 @@ from zoo.console import UserError
 from zoo.convert import adm, adm_flags
 from zoo.diffusion.conditioning import ClassLabel
 from zoo.diffusion.losses import HybridLoss, SimpleLoss, VLBLoss
+from zoo.diffusion.process import DiscreteProcess
 from zoo.diffusion.schedules import CosineSchedule, LinearSchedule
 from zoo.diffusion.targets import ImageTarget, NoiseTarget
 from zoo.diffusion.variances import FixedLargeVariance, FixedSmallVariance, LearnedRangeVariance
@@ -199,7 +200,7 @@ def flags_of(learner: "Learner") -> dict[str, Any]:
             f"the network of stage '{learner.name}' is a {type(network).__name__}, and published are U-Nets"
         )
     stage = cast("Stage", learner)
-    objective, process = stage.objective, stage.objective.process
+    objective, process = stage.objective, cast(DiscreteProcess, stage.objective.process)
     size, low = stage.size, stage.images.low_resolution
     _refuse(stage, network)
     heads: Any = network.attention.heads
@@ -253,7 +254,8 @@ def _refuse(stage: "Stage", network: Any) -> None:
         and adm_flags.UPSAMPLER_MULTIPLIERS.get(stage.size) != network.multipliers,
         "HeadsLast of an upsampler": low is not None and isinstance(network.attention.order, HeadsLast),
         "the schedule": usual is None or vars(usual) != vars(schedule),
-        "DiscreteProcess.time_range": process.time_range not in (None, 1000.0),
+        "Objective.process": type(process) is not DiscreteProcess,
+        "DiscreteProcess.time_range": getattr(process, "time_range", None) not in (None, 1000.0),
         "Objective.target": not isinstance(objective.target, NoiseTarget | ImageTarget),
         "Objective.variance": not isinstance(
             objective.variance, LearnedRangeVariance | FixedLargeVariance | FixedSmallVariance

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
+from zoo.diffusion.process import Process
 
 Draws = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -93,13 +93,13 @@ class GaussianNoise(Augmentation):
     s is drawn from U{smallest .. largest}; s = 0 is the clean image, which algorithm 1 never draws: it is
     trained with probability `clean`. `s` is the level at sampling.
 
-    Of a `ContinuousNoiseProcess` the level is drawn between two neighbouring steps, s - 1 and s, and the network is
-    told its log SNR; then `s` at sampling may be a fraction, and s = 0 is the end of the levels that are trained.
+    Of a process that tells the log SNR the level is drawn between two neighbouring steps, s - 1 and s; then `s` at
+    sampling may be a fraction, and s = 0 is the end of the levels that are trained.
     """
 
     def __init__(
         self,
-        process: DiscreteProcess,
+        process: Process,
         s: float,
         smallest: int = 1,
         largest: int | None = None,
@@ -113,14 +113,14 @@ class GaussianNoise(Augmentation):
             )
         if not 0 <= s <= process.steps:
             raise ValueError(f"s must be in 0 .. {process.steps}, got {s}")
-        if s != int(s) and not isinstance(process, ContinuousNoiseProcess):
+        if s != int(s) and process.told != "logsnr":
             raise ValueError(f"s must be a whole number, for the network is told steps of a DiscreteProcess, got {s}")
         if not 0 <= clean <= 1:
             raise ValueError(f"clean must be a probability, got {clean}")
         self.process, self.s, self.smallest, self.largest, self.clean = process, s, smallest, largest, clean
 
     def randomness(self, shape: tuple[int, ...]) -> Draws:
-        uniform = (shape[0], 3 if isinstance(self.process, ContinuousNoiseProcess) else 2)
+        uniform = (shape[0], 3 if self.process.told == "logsnr" else 2)
         return {"augmentation_noise": ("normal", shape), "augmentation_level": ("uniform", uniform)}
 
     def augment(self, images: Any, random: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +155,8 @@ class GaussianNoise(Augmentation):
 
     def _unit(self) -> float:
         """One step in the network's time, so that s = 0 and s = 1 differ."""
-        return 1.0 if self.process.time_range is None else self.process.time_range / self.process.trained_steps
+        steps = self.process.respace(None)
+        return 1.0 if steps.time_range is None else steps.time_range / steps.trained_steps
 
 
 class GaussianBlur(Augmentation):
@@ -253,7 +254,7 @@ class LowResolution(Conditioning):
     def level(self) -> str:
         """The network input that tells the level of the augmentation."""
         process = getattr(self.augmentation, "process", None)
-        return "low_resolution_logsnr" if isinstance(process, ContinuousNoiseProcess) else "low_resolution_time"
+        return f"low_resolution_{getattr(process, 'told', 'time')}"
 
     def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
         if self.augmentation is None or "low_resolution" not in shapes:

@@ -17,7 +17,7 @@ class Loss(abc.ABC):
         """The loss [B].
 
         Args:
-            error: mean squared error to the target [B].
+            error: target minus what the network said of it, weighted, [B, H, W, C].
             bound: gives the term of the variational bound [B] in bits per dimension; called with True, no
                 gradient reaches the mean through it.
             steps: number of steps of the process.
@@ -28,7 +28,7 @@ class SimpleLoss(Loss):
     """L_simple (DDPM, equation 14)."""
 
     def __call__(self, error: Any, bound: Callable[[bool], Any], steps: int) -> Any:
-        return error
+        return mean_over_pixels(ops.square(error))
 
 
 class HybridLoss(Loss):
@@ -43,7 +43,7 @@ class HybridLoss(Loss):
         self.weight = weight
 
     def __call__(self, error: Any, bound: Callable[[bool], Any], steps: int) -> Any:
-        return error + self.weight * steps * bound(True)
+        return mean_over_pixels(ops.square(error)) + self.weight * steps * bound(True)
 
 
 class VLBLoss(Loss):
@@ -85,15 +85,16 @@ def _normal_cdf(z: Any) -> Any:
 
 
 def bound_term(
-    x: Any, mean: Any, log_variance: Any, posterior_mean: Any, posterior_log_variance: Any, index: Any
+    x: Any, mean: Any, log_variance: Any, posterior_mean: Any, posterior_log_variance: Any, last: Any
 ) -> Any:
     """A term of the variational bound [B], in bits per dimension (DDPM, equation 5).
 
-    KL of the posterior from the model for t > 0, the discretised likelihood of the image at t = 0.
+    KL of the posterior from the model or, where `last` [B] says that the step ends at the image, its discretised
+    likelihood.
     """
     divergence = mean_over_pixels(normal_kl(posterior_mean, posterior_log_variance, mean, log_variance))
     likelihood = -mean_over_pixels(discretised_log_likelihood(x, mean, 0.5 * log_variance))
-    return ops.where(index == 0, likelihood, divergence) / np.log(2.0)
+    return ops.where(last, likelihood, divergence) / np.log(2.0)
 
 
 def prior_term(x: Any, alpha: float, variance: float) -> Any:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from zoo.diffusion.level_samplers import LevelSampler
-from zoo.diffusion.losses import Loss, bound_term, mean_over_pixels
-from zoo.diffusion.process import DiscreteProcess, Level
+from zoo.diffusion.losses import Loss, bound_term
+from zoo.diffusion.process import Level, Process
 from zoo.diffusion.targets import Target
 from zoo.diffusion.variances import Variance
+from zoo.diffusion.weightings import Weighting
 
 Network = Callable[[dict[str, Any]], Any]
 
@@ -35,21 +36,24 @@ class Objective:
         loss: of an image.
         levels: which steps are trained; None draws them uniformly. It remembers losses, so a training step asks it and
             puts the chosen steps into `level`.
+        weighting: of the squared error over noise levels; None takes that of the target as it is.
     """
 
     def __init__(
         self,
-        process: DiscreteProcess,
+        process: Process,
         target: Target,
         variance: Variance,
         loss: Loss,
         levels: LevelSampler | None = None,
+        weighting: Weighting | None = None,
     ) -> None:
         if levels is not None and not isinstance(process, DiscreteProcess):
             raise ValueError(
                 f"levels must be None: it remembers the losses of steps, and {type(process).__name__} has none"
             )
         self.process, self.target, self.variance, self.loss, self.levels = process, target, variance, loss, levels
+        self.weighting = weighting
 
     def randomness(self, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
         """What `training_loss` needs drawn for images of `shape` [B, H, W, C]: name -> (distribution, shape)."""
@@ -78,7 +82,9 @@ class Objective:
         """The loss [B] of a network output at z = alpha x + sigma noise."""
         value, extra = self.split(output)
         target = self.target.value(x, noise, z, level, self.process)
-        error = mean_over_pixels(ops.square(target - value))
+        error = target - value
+        if self.weighting is not None:
+            error = ops.sqrt(self.weighting(level, self.process, self.target)) * error
 
         def bound(detach_mean: bool) -> Any:
             detached = ops.stop_gradient(value) if detach_mean else value
@@ -93,14 +99,14 @@ class Objective:
         return tuple(ops.split(output, 2, axis=-1))
 
     def predict(
-        self, output: Any, z: Any, level: Level, process: DiscreteProcess, clip: Callable[[Any], Any] | None
+        self, output: Any, z: Any, level: Level, process: Process, clip: Callable[[Any], Any] | None
     ) -> Prediction:
-        """Reads a network output at z, on the steps of `process` (the trained one or a respacing of it)."""
+        """Reads a network output at z, where `process` is the trained one or the steps of a sampler."""
         value, extra = self.split(output)
         return self._predict(value, extra, z, level, process, clip)
 
     def _predict(
-        self, value: Any, extra: Any, z: Any, level: Level, process: DiscreteProcess, clip: Callable[[Any], Any] | None
+        self, value: Any, extra: Any, z: Any, level: Level, process: Process, clip: Callable[[Any], Any] | None
     ) -> Prediction:
         x = self.target.image(value, z, level, process)
         if clip is not None:
@@ -108,10 +114,12 @@ class Objective:
         variance, log_variance = self.variance(extra, process, level.index, ops.dtype(z))
         return Prediction(x, self.target.mean(value, x, z, level, process), variance, log_variance)
 
-    def bound(self, prediction: Prediction, x: Any, z: Any, level: Level, process: DiscreteProcess) -> Any:
+    def bound(self, prediction: Prediction, x: Any, z: Any, level: Level, process: Process) -> Any:
         """The term of the variational bound [B] in bits per dimension at z."""
         posterior_mean = process.posterior_mean(x, z, level.index)
-        posterior_log_variance = process.gather(process.posterior_log_variance, level.index, ops.dtype(z))
+        _, posterior_log_variance = process.small_variance(level.index, ops.dtype(z))
         # Broadcast so that the mean over pixels is over all of them.
         log_variance = prediction.log_variance + ops.zeros_like(z)
-        return bound_term(x, prediction.mean, log_variance, posterior_mean, posterior_log_variance, level.index)
+        return bound_term(
+            x, prediction.mean, log_variance, posterior_mean, posterior_log_variance, process.ends(level.index)
+        )

@@ -1,5 +1,6 @@
-"""What noise does to an image: the forward process, its posterior, and respacing."""
+"""What noise does to an image: the contract of a process, and processes of T steps with their tables."""
 
+import abc
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ class Level(NamedTuple):
     """The noise level of each example of a batch: z = alpha x + sigma eps."""
 
     index: Any
-    """int32 [B]: step among the steps of the process, 0 the least noise."""
+    """int32 [B]: step among the steps of the process, 0 the least noise; of a process in continuous time the time,
+    float [B]."""
     alpha: Any
     """[B, 1, 1, 1]: signal rate, the square root of abar."""
     sigma: Any
@@ -22,7 +24,88 @@ class Level(NamedTuple):
     """What the network is told of it: `time` [B] or `logsnr` [B]."""
 
 
-class DiscreteProcess:
+class Process(abc.ABC):
+    """Contract of the family: what noise does to an image, z_t = alpha x + sigma eps with alpha^2 + sigma^2 = 1.
+
+    Training draws a level of it; a sampler walks down the steps that `respace` gives, a `DiscreteProcess`. `index` is
+    where in the process an example is, [B]: a step where there are steps, a time in (0, 1] where there are none.
+
+    Attributes:
+        told: the input by which the network is told the noise level: "time" or "logsnr".
+        schedule: of the noise.
+        steps: T: of the variational bound, of the levels s of an augmentation, of a sampler that is given no number.
+    """
+
+    told: str
+    schedule: Any
+    steps: int
+
+    @abc.abstractmethod
+    def respace(self, spacing: int | str | None) -> "DiscreteProcess":
+        """The steps that a sampler visits, by its `steps` (see `retained_steps`); None is every one of T."""
+
+    @abc.abstractmethod
+    def level(self, index: Any, dtype: str = "float32") -> Level:
+        """The noise level at `index` [B]."""
+
+    @abc.abstractmethod
+    def draw(self, uniform: Any) -> Level:
+        """A training level from `uniform` [B, 2] in [0, 1)."""
+
+    @abc.abstractmethod
+    def between(self, index: Any, part: Any) -> Level:
+        """The level `part` [B] of the way from step `index` int [B] of T to the one before it."""
+
+    @abc.abstractmethod
+    def signal(self, s: int) -> float:
+        """abar of z_s, which s steps of T have made noisier: 1 for s = 0."""
+
+    def corrupt(self, x: Any, noise: Any, level: Level) -> Any:
+        """q(z_t | x), DDPM equation 4: alpha x + sigma noise."""
+        return level.alpha * x + level.sigma * noise
+
+    # ---- q(z_s | z_t, x), one of T steps back
+
+    @abc.abstractmethod
+    def ends(self, index: Any) -> Any:
+        """bool [B]: whether the step from `index` ends at the image."""
+
+    @abc.abstractmethod
+    def posterior_mean(self, x: Any, z: Any, index: Any) -> Any:
+        """Mean of q(z_s | z_t, x), DDPM equation 7."""
+
+    @abc.abstractmethod
+    def image_of_mean(self, mean: Any, z: Any, index: Any) -> Any:
+        """The image x whose posterior has `mean`."""
+
+    @abc.abstractmethod
+    def mean_rate(self, index: Any, dtype: str = "float32") -> Any:
+        """[B, 1, 1, 1]: how much the mean of q(z_s | z_t, x) moves with x."""
+
+    @abc.abstractmethod
+    def small_variance(self, index: Any, dtype: str = "float32") -> tuple[Any, Any]:
+        """beta~, the variance of q(z_s | z_t, x), DDPM equation 7, and its logarithm, each [B, 1, 1, 1].
+
+        Where the step ends at the image it is 0, and its logarithm borrows that of the step before.
+        """
+
+    @abc.abstractmethod
+    def large_variance(self, index: Any, dtype: str = "float32") -> tuple[Any, Any]:
+        """beta, the variance of q(z_t | z_s), and its logarithm, each [B, 1, 1, 1].
+
+        Where the step ends at the image, both borrow beta~ of the step before.
+        """
+
+    @abc.abstractmethod
+    def log_beta(self, index: Any, dtype: str = "float32") -> Any:
+        """log beta [B, 1, 1, 1], everywhere."""
+
+    @abc.abstractmethod
+    def decay(self, index: Any, dtype: str = "float32") -> Any:
+        """-d log SNR / dt, with t from 0 to 1, [B, 1, 1, 1]."""
+
+
+class DiscreteProcess(Process):
     """The Gaussian process of T steps (DDPM, equations 2-7), with its tables in float64.
 
     The network is told the step index, scaled to 0 .. `time_range` where that is given.
@@ -56,7 +139,6 @@ class DiscreteProcess:
         self.posterior_coefficient_z = (1 - previous) * np.sqrt(1 - betas) / (1 - self.alphas_cumprod)
 
     def respace(self, spacing: int | str | None) -> "DiscreteProcess":
-        """The process that visits only the steps kept by `spacing` (see `retained_steps`); None keeps all."""
         if spacing is None:
             return self
         kept = np.array(retained_steps(self.steps, spacing))
@@ -79,13 +161,12 @@ class DiscreteProcess:
         return int(found[0]) if len(found) else None
 
     def signal(self, s: int) -> float:
-        """abar of z_s, which s steps of this process have made noisier: 1 for s = 0."""
         return float(np.append(1.0, self.alphas_cumprod)[s])
 
-    def nearest(self, trained: "DiscreteProcess", s: int) -> str:
+    def nearest(self, trained: Process, s: int) -> str:
         """The levels s of the trained process beside `s` at which a step of this process begins, for a message."""
-        cumprod = trained.alphas_cumprod
-        met = [level + 1 for level in range(trained.steps) if self.index_after(float(cumprod[level])) is not None]
+        levels = range(1, trained.steps + 1)
+        met = [level for level in levels if self.index_after(trained.signal(level)) is not None]
         beside = [*[level for level in met if level < s][-1:], *[level for level in met if level > s][:1]]
         return " or ".join(map(str, beside)) or "none of them is a step of the trained process"
 
@@ -96,33 +177,62 @@ class DiscreteProcess:
             table = table * (self.time_range / self.trained_steps)
         return ops.take(ops.convert_to_tensor(table.astype(dtype)), index, axis=0)
 
+    @property
+    def logsnr(self) -> np.ndarray:
+        """float64 [T]: log(alpha^2 / sigma^2)."""
+        return np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod)
+
     def level(self, index: Any, dtype: str = "float32") -> Level:
-        """The noise level at step `index` int [B]."""
         alpha = self.gather(np.sqrt(self.alphas_cumprod), index, dtype)
         sigma = self.gather(np.sqrt(1 - self.alphas_cumprod), index, dtype)
         return Level(index, alpha, sigma, {"time": self.model_time(index, dtype)})
 
     def draw(self, uniform: Any) -> Level:
-        """A training level from `uniform` [B, 2] in [0, 1): t ~ U{0 .. T - 1}, from the first column."""
+        """t ~ U{0 .. T - 1}, from the first column of `uniform`."""
         return self.level(self._draw_index(uniform))
 
     def between(self, index: Any, part: Any) -> Level:
-        """The level at step `index` int [B]: of a process whose network knows steps alone, whatever `part` [B] says."""
+        """At step `index` whatever `part` says: the network knows steps alone."""
         return self.level(index)
 
     def _draw_index(self, uniform: Any) -> Any:
         index = ops.cast(ops.floor(uniform[:, 0] * self.steps), "int32")
         return ops.minimum(index, self.steps - 1)  # float32 rounding can reach T
 
-    def corrupt(self, x: Any, noise: Any, level: Level) -> Any:
-        """q(z_t | x), DDPM equation 4: alpha x + sigma noise."""
-        return level.alpha * x + level.sigma * noise
+    # ---- q(z_s | z_t, x)
+
+    def ends(self, index: Any) -> Any:
+        return index == 0
 
     def posterior_mean(self, x: Any, z: Any, index: Any) -> Any:
-        """Mean of q(z_s | z_t, x), DDPM equation 7."""
         dtype = ops.dtype(z)
         coefficient_x = self.gather(self.posterior_coefficient_x, index, dtype)
         return coefficient_x * x + self.gather(self.posterior_coefficient_z, index, dtype) * z
+
+    def image_of_mean(self, mean: Any, z: Any, index: Any) -> Any:
+        dtype = ops.dtype(z)
+        ratio = self.posterior_coefficient_z / self.posterior_coefficient_x
+        scale = self.gather(1 / self.posterior_coefficient_x, index, dtype)
+        return scale * mean - self.gather(ratio, index, dtype) * z
+
+    def mean_rate(self, index: Any, dtype: str = "float32") -> Any:
+        return self.gather(self.posterior_coefficient_x, index, dtype)
+
+    def small_variance(self, index: Any, dtype: str = "float32") -> tuple[Any, Any]:
+        variance = self.gather(self.posterior_variance, index, dtype)
+        return variance, self.gather(self.posterior_log_variance, index, dtype)
+
+    def large_variance(self, index: Any, dtype: str = "float32") -> tuple[Any, Any]:
+        table = np.append(self.posterior_variance[1], self.betas[1:])
+        return self.gather(table, index, dtype), self.gather(np.log(table), index, dtype)
+
+    def log_beta(self, index: Any, dtype: str = "float32") -> Any:
+        return self.gather(np.log(self.betas), index, dtype)
+
+    def decay(self, index: Any, dtype: str = "float32") -> Any:
+        """By the difference to the step before; the first step borrows that of the second."""
+        steps = -np.diff(self.logsnr) * self.steps
+        return self.gather(np.append(steps[0], steps), index, dtype)
 
 
 class ContinuousNoiseProcess(DiscreteProcess):
@@ -136,14 +246,14 @@ class ContinuousNoiseProcess(DiscreteProcess):
 
     def level(self, index: Any, dtype: str = "float32") -> Level:
         level = super().level(index, dtype)
-        logsnr = np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod)
-        return level._replace(inputs={"logsnr": ops.take(ops.convert_to_tensor(logsnr.astype(dtype)), index, axis=0)})
+        told = ops.take(ops.convert_to_tensor(self.logsnr.astype(dtype)), index, axis=0)
+        return level._replace(inputs={"logsnr": told})
 
     def draw(self, uniform: Any) -> Level:
         return self.between(self._draw_index(uniform), uniform[:, 1])
 
     def between(self, index: Any, part: Any) -> Level:
-        """The level `part` [B] of the way, in sqrt(abar), from step `index` int [B] to the one before it."""
+        """The level `part` [B] of the way in sqrt(abar)."""
         lower = self.gather(np.sqrt(self.alphas_cumprod), index)
         upper = self.gather(np.sqrt(self.alphas_cumprod_previous), index)
         alpha = lower + (upper - lower) * ops.reshape(part, (-1, 1, 1, 1))

@@ -1,5 +1,7 @@
 """Which steps of a trained process a sampler visits (Improved DDPM, section 4; the published step notation)."""
 
+import numpy as np
+
 
 def retained_steps(steps: int, spacing: int | str) -> list[int]:
     """The steps of a process of `steps` steps that `spacing` keeps, in ascending order.
@@ -23,6 +25,23 @@ def retained_steps(steps: int, spacing: int | str) -> list[int]:
     if len(counts) > steps:
         raise ValueError(f"steps '{text}': {steps} steps cannot be divided into {len(counts)} sections")
     return _sections(steps, counts, text)
+
+
+def spread_times(spacing: int | str) -> np.ndarray:
+    """The times that `spacing` means of a process in continuous time, ascending in (0, 1].
+
+    Args:
+        spacing: a count N or "ddimN", 1/N .. 1, or a list of counts, as many evenly in each equal section of time.
+
+    Raises:
+        ValueError: it is none of these, or has no step at t = 1, where sampling starts.
+    """
+    text = str(spacing).strip()
+    counts = [_count(part, text) for part in text.removeprefix("ddim").split(",")]
+    if counts[-1] < 1:
+        raise ValueError(f"steps '{text}': sampling starts in the last section, which must have a step")
+    sections = [(section + np.arange(1, count + 1) / max(count, 1)) / len(counts) for section, count in enumerate(counts)]
+    return np.concatenate(sections)
 
 
 def _count(text: str, spacing: str) -> int:

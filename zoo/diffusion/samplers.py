@@ -8,7 +8,7 @@ from keras import ops
 
 from zoo.diffusion.guidance import Guidance, shift_mean, shift_score
 from zoo.diffusion.objective import Objective, Prediction
-from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess, Level, noise_of
+from zoo.diffusion.process import DiscreteProcess, Level, Process, noise_of
 from zoo.diffusion.temperatures import NoiseTemperature, Temperature
 
 
@@ -38,7 +38,7 @@ class Restart:
             raise ValueError(f"step and times must be positive, got step = {step}, times = {times}")
         self.step, self.times = step, times
 
-    def first(self, plan: DiscreteProcess, trained: DiscreteProcess) -> int:
+    def first(self, plan: DiscreteProcess, trained: Process) -> int:
         """The step of the plan that takes z_step on."""
         if self.step > trained.steps:
             raise ValueError(f"step must be in 1 .. {trained.steps}, the steps of the process, got {self.step}")
@@ -64,31 +64,35 @@ class Sampler(abc.ABC):
         self,
         steps: int | str | None = None,
         clipping: Clipping | None = None,
-        process: DiscreteProcess | None = None,
+        process: Process | None = None,
         restart: Restart | None = None,
         temperature: Temperature | None = None,
         guidance: Guidance | None = None,
     ) -> None:
         if steps is not None and process is not None:
             raise ValueError(f"steps must be None where process is given (it has its own steps), got {steps}")
-        if process is not None and not isinstance(process, ContinuousNoiseProcess):
+        if process is not None and process.told != "logsnr":
             raise ValueError(
-                "process must be a ContinuousNoiseProcess: a network that was told step indices knows no others"
+                f"process must be one that tells the log SNR, got {type(process).__name__}: a network that was told "
+                "step indices knows no others"
             )
-        if isinstance(steps, int) and steps < 2:
-            raise ValueError(f"steps must be at least 2, got {steps}")
+        if isinstance(steps, int) and steps < 1:
+            raise ValueError(f"steps must be positive, got {steps}")
         self.steps, self.clipping, self.process, self.restart = steps, clipping, process, restart
         self.temperature, self.guidance = temperature, guidance
 
-    def plan(self, trained: DiscreteProcess) -> DiscreteProcess:
-        """The process whose steps are walked, given the one that the network was trained on."""
+    def plan(self, trained: Process) -> DiscreteProcess:
+        """The steps that are walked, given the process that the network was trained on."""
         if self.process is None:
             return trained.respace(self.steps)
-        if not isinstance(trained, ContinuousNoiseProcess):
-            raise ValueError("Sampler.process needs a network trained on a ContinuousNoiseProcess")
-        return self.process
+        if trained.told != "logsnr":
+            raise ValueError(
+                "Sampler.process needs a network that is told the log SNR, such as one trained on a "
+                f"ContinuousNoiseProcess; this one is trained on a {type(trained).__name__}"
+            )
+        return self.process.respace(None)
 
-    def walks(self, trained: DiscreteProcess) -> list[int]:
+    def walks(self, trained: Process) -> list[int]:
         """The first step of every walk down the plan: its last one, and where each restart begins."""
         plan = self.plan(trained)
         again = [] if self.restart is None else [self.restart.first(plan, trained)] * self.restart.times
@@ -155,7 +159,7 @@ class DDIMSampler(Sampler):
         steps: int | str | None = None,
         eta: float = 0.0,
         clipping: Clipping | None = None,
-        process: DiscreteProcess | None = None,
+        process: Process | None = None,
         restart: Restart | None = None,
         temperature: Temperature | None = None,
         guidance: Guidance | None = None,
