@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from zoo.diffusion.respacing import spread_times
 from zoo.diffusion.samplers import AncestralSampler, StaticClipping
 from zoo.diffusion.targets import ImageTarget, NoiseTarget, VelocityTarget
 from zoo.diffusion.weightings import TargetWeighting, VariationalWeighting
+from zoo.networks.shifted_embedding import ShiftedLogSNREmbedding
+from zoo.pipeline import Stage
 
 TIMES = np.linspace(0, 1, 1001)
 COSINE = CosineLogSNRSchedule()
@@ -33,6 +36,7 @@ SCHEDULES: dict[str, LogSNRSchedule] = {
 }
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 SHAPE = (3, 4, 5, 2)
+SMALL = variances.FixedSmallVariance()
 
 
 def normal(seed: int = 0) -> np.ndarray:
@@ -154,6 +158,9 @@ def test_steps_divide_time_evenly():
     near(spread_times("ddim4"), spread_times(4))
     near(spread_times("3,1"), [1 / 6, 2 / 6, 3 / 6, 1.0])
     near(spread_times(1), [1.0])
+    near(spread_times("2,0,1"), [1 / 6, 1 / 3, 1.0])
+    with pytest.raises(ValueError, match="must have a step"):
+        spread_times("3,0")
 
 
 @every_schedule
@@ -189,6 +196,20 @@ def test_between_two_steps_the_posterior_composes_with_the_forward_process():
     # and beta is what q(z_t | z_s) adds
     alpha_ts = level.alpha / before.alpha
     near(np.exp(process.log_beta(t, "float64")), level.sigma**2 - alpha_ts**2 * before.sigma**2, 1e-9)
+
+
+def test_an_embedding_that_does_not_move_with_the_schedule_is_refused():
+    def stage(noise_d: int) -> Stage:
+        objective = Objective(
+            LogSNRProcess(ShiftedSchedule(COSINE, 128, noise_d)), VelocityTarget(), SMALL, SimpleLoss()
+        )
+        images = SimpleNamespace(low_resolution=None)
+        network = SimpleNamespace(time=ShiftedLogSNREmbedding(128, 64))
+        return Stage("base", network, objective, images, AncestralSampler(steps=4), None)  # type: ignore[arg-type]
+
+    assert stage(64).sampler_steps == 4
+    with pytest.raises(ValueError, match=r"from log SNR -16.39 to 13.61, but the schedule runs from -17.77 to 12.23"):
+        stage(32)
 
 
 def test_levels_of_an_augmentation_lie_between_the_steps():
@@ -244,9 +265,7 @@ def test_walk_is_the_pseudo_code(noise_param: float):
 def test_v_prediction_with_the_epsilon_loss_is_the_pseudo_code():
     """eps_pred = sigma_t z_t + alpha_t v, and its mean squared error."""
     process = LogSNRProcess(COSINE)
-    objective = Objective(
-        process, VelocityTarget(), variances.FixedSmallVariance(), SimpleLoss(), TargetWeighting(NoiseTarget())
-    )
+    objective = Objective(process, VelocityTarget(), SMALL, SimpleLoss(), TargetWeighting(NoiseTarget()))
     x, noise, level = np.tanh(normal(1)), normal(2), process.level(np.array([0.01, 0.5, 0.99]), "float64")
     z = process.corrupt(x, noise, level)
     v = np.sin(z)
@@ -262,9 +281,9 @@ def test_the_bound_of_many_steps_is_that_of_continuous_time():
         process = LogSNRProcess(COSINE, steps)
         level = process.level(t, "float64")
         z = process.corrupt(x, noise, level)
-        discrete = Objective(process, ImageTarget(), variances.FixedSmallVariance(), VLBLoss())
+        discrete = Objective(process, ImageTarget(), SMALL, VLBLoss())
         losses[steps] = np.asarray(discrete.loss_at(np.sin(z), x, z, noise, level)) * math.log(2)
-    continuous = Objective(process, ImageTarget(), variances.FixedSmallVariance(), SimpleLoss(), VariationalWeighting())
+    continuous = Objective(process, ImageTarget(), SMALL, SimpleLoss(), VariationalWeighting())
     limit = np.asarray(continuous.loss_at(np.sin(z), x, z, noise, level))
     near(losses[100_000], limit, 1e-3)
     assert (np.abs(losses[100] / limit - 1) > 1e-3).any()

@@ -40,7 +40,9 @@ def spread_times(spacing: int | str) -> np.ndarray:
     counts = [_count(part, text) for part in text.removeprefix("ddim").split(",")]
     if counts[-1] < 1:
         raise ValueError(f"steps '{text}': sampling starts in the last section, which must have a step")
-    sections = [(section + np.arange(1, count + 1) / max(count, 1)) / len(counts) for section, count in enumerate(counts)]
+    sections = [
+        (section + np.arange(1, count + 1) / max(count, 1)) / len(counts) for section, count in enumerate(counts)
+    ]
     return np.concatenate(sections)
 
 
