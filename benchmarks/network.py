@@ -262,22 +262,23 @@ def sampling(backend: Backend, stage: StageParts, network: keras.Model, batch: i
     shapes = {name: value.shape for name, value in given.items()}
     weights = [variable.value for variable in network.trainable_variables]
 
-    def reverse(values: Any, z: Any, index: Any) -> tuple[Any, Any]:
+    def reverse(values: Any, z: Any, memory: Any, index: Any) -> tuple[Any, Any, Any]:
         steps = ops.broadcast_to(index, (batch,))
         level = process.level(steps)
         random = backend.draw(index, {"noise": ("normal", z.shape), **stage.conditioning_draws(shapes)})
         inputs = stage.sampling_inputs(given, random) | level.inputs | {"image": z}
         output, _ = network.stateless_call(values, [], inputs)
         prediction = stage.sampler.predict(stage.objective, ops.cast(output, z.dtype), z, level, process)
-        z = stage.sampler.step(prediction, z, steps, random["noise"], process)
-        return z, ops.sum(z)
+        z, memory = stage.sampler.advance(prediction, z, steps, random["noise"], process, memory)
+        return z, memory, ops.sum(z)
 
     compiled = backend.compile(reverse)
-    state = {"z": ops.convert_to_tensor(given["image"])}
+    start = ops.convert_to_tensor(given["image"])
+    state = {"z": start, "memory": stage.sampler.start(start)}
 
     def step(number: int) -> Any:
         index = ops.convert_to_tensor(np.int32(process.steps - 1 - number % process.steps))
-        state["z"], total = compiled(weights, state["z"], index)
+        state["z"], state["memory"], total = compiled(weights, state["z"], state["memory"], index)
         return total
 
     return step

@@ -95,10 +95,11 @@ def method() -> Figures:
     for cls in family("samplers"):
         sampler, one = cls(steps=5), objective()
         process, z = sampler.plan(one.process), ops.convert_to_tensor(NOISE)
+        memory = sampler.start(z)
         for step in reversed(range(process.steps)):
             index = np.full(BATCH, step, "int32")
             prediction = one.predict(stub({"image": z}), z, process.level(index), process, None)
-            z = sampler.step(prediction, z, index, normal(*z.shape, seed=step), process)
+            z, memory = sampler.advance(prediction, z, index, normal(*z.shape, seed=step), process, memory)
         found[f"walk {cls.__name__}"] = z
     return found | readings()
 
@@ -119,6 +120,7 @@ def readings() -> Figures:
         state = sampler.learn(sampler.start(STEPS), np.arange(16 * STEPS, dtype="int32") % STEPS, losses)
         found[f"probabilities {cls.__name__}"] = sampler.probabilities(state)
         found |= {f"chosen {cls.__name__} {i}": v for i, v in enumerate(sampler.choose(state, RANDOM["level"]))}
+    found |= {f"clipped {cls.__name__}": cls()(2 * ops.convert_to_tensor(NOISE)) for cls in family("clippings")}
     return found
 
 

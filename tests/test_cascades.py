@@ -75,9 +75,9 @@ def test_the_walk_keeps_what_it_has_come_to(truncated: Experiment):
     start, given = walker._start(key, tf.range(8), {"label": tf.range(8) % 10})
     values = walker._values(weights)
     arguments = (key, tf.range(8))
-    z = walker._walk(values, start, given, tf.constant(3), tf.constant(3), *arguments)
+    z, memory = walker._walk(values, start, (), given, tf.constant(3), tf.constant(3), *arguments)
     np.testing.assert_allclose(z, made[501], atol=1e-6)
-    z = walker._walk(values, z, given, tf.constant(2), tf.constant(0), *arguments)
+    z, _ = walker._walk(values, z, memory, given, tf.constant(2), tf.constant(0), *arguments)
     np.testing.assert_allclose(z, made[0], atol=1e-6)
 
 

@@ -12,13 +12,22 @@ import golden_diffusion
 import golden_images
 import golden_inception
 import golden_metrics
+import golden_schedulers
 import golden_wavelet
 import numpy as np
 import pytest
 from conftest import NOT_YET_COVERED, golden_folder
 from golden_arrays import Arrays
 
-PARTS = (golden_adm, golden_diffusion, golden_images, golden_inception, golden_metrics, golden_wavelet)
+PARTS = (
+    golden_adm,
+    golden_diffusion,
+    golden_images,
+    golden_inception,
+    golden_metrics,
+    golden_schedulers,
+    golden_wavelet,
+)
 CHECKS: dict[str, Callable[[Path], None]] = {name: check for part in PARTS for name, check in part.CHECKS.items()}
 COVERS: set[str] = {file for part in PARTS for file in part.COVERS}
 
@@ -26,10 +35,7 @@ COVERS: set[str] = {file for part in PARTS for file in part.COVERS}
 SMALL = {"adm/unet_cond_updown"}
 LARGE = {name for name in golden_adm.CHECKS if name not in SMALL}
 
-NOT_YET: dict[str, str] = {
-    "schedulers/schedulers.json": "samplers of other step spacings, DPM-Solver++",
-    "schedulers/schedulers.npz": "samplers of other step spacings, DPM-Solver++",
-}
+NOT_YET: dict[str, str] = {}
 TEXTS = {"MANIFEST.json", "README.md"}
 
 

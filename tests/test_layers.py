@@ -30,7 +30,9 @@ LAYERS = {
         "zoo.locks",
         "zoo.data",
     ],
-    "method": [f"zoo.diffusion.{name}" for name in ("objective", "samplers", "guidance", "conditioning", "bound")],
+    "method": [
+        f"zoo.diffusion.{name}" for name in ("objective", "samplers", "dpm_solver", "guidance", "conditioning", "bound")
+    ],
     "mathematics": ["zoo.diffusion"],
     "networks": ["zoo.networks"],
     "console": ["zoo.console"],

@@ -15,6 +15,7 @@ from zoo.device_batches import DeviceBatches
 from zoo.diffusion.conditioning import asked_class
 from zoo.diffusion.objective import Prediction
 from zoo.diffusion.process import DiscreteProcess
+from zoo.diffusion.samplers import Memory
 from zoo.sample_files import claimed, is_whole, level_path, shard_path, tidy, write_shard
 from zoo.training import randomness
 from zoo.training.gradients import input_gradient
@@ -123,6 +124,7 @@ class StageSampler(DeviceBatches):
         self.process = stage.sampler.plan(stage.objective.process)
         self.shape = (batch, stage.size, stage.size, stage.images.channels)
         self._start = self._compiled(self._prepare)
+        self._remember = self._compiled(stage.sampler.start)
         self._walk = self._compiled(self._reverse_steps)
         self._again = self._compiled(self._corrupt)
 
@@ -165,12 +167,12 @@ class StageSampler(DeviceBatches):
             own_key = key if walk == 0 else randomness.fold(key, self.process.steps + walk)
             if walk > 0:
                 z = self._again(own_key, own, z, tf.constant(first))
-            at = first
+            at, memory = first, self._remember(z)
             while at >= 0:
                 if at in stops:
                     kept[stops[at]] = z
                 last = max([at - STEPS + 1, *(stop + 1 for stop in stops if stop < at), 0])
-                z = self._walk(values, z, inputs, tf.constant(at), tf.constant(last), own_key, own)
+                z, memory = self._walk(values, z, memory, inputs, tf.constant(at), tf.constant(last), own_key, own)
                 at = last - 1
         return {s: self._gathered(z)[: len(indices)] for s, z in {0: z, **kept}.items()}
 
@@ -197,28 +199,31 @@ class StageSampler(DeviceBatches):
         self,
         weights: list[tf.Tensor],
         z: tf.Tensor,
+        memory: Memory,
         inputs: dict[str, tf.Tensor],
         first: tf.Tensor,
         last: tf.Tensor,
         key: tf.Tensor,
         indices: tf.Tensor,
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, Memory]:
         """From step `first` of the plan down to step `last`, that one included."""
 
-        def body(index: tf.Tensor, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return index - 1, self._reverse_step(weights, z, inputs, index, key, indices)
+        def body(index: tf.Tensor, z: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, tf.Tensor, Memory]:
+            return index - 1, *self._reverse_step(weights, z, memory, inputs, index, key, indices)
 
-        return tf.while_loop(lambda index, _: index >= last, body, (first, z), parallel_iterations=1)[1]
+        state = first, z, memory
+        return tf.while_loop(lambda index, *_: index >= last, body, state, parallel_iterations=1)[1:]
 
     def _reverse_step(
         self,
         weights: list[tf.Tensor],
         z: tf.Tensor,
+        memory: Memory,
         inputs: dict[str, tf.Tensor],
         index: tf.Tensor,
         key: tf.Tensor,
         indices: tf.Tensor,
-    ) -> tf.Tensor:
+    ) -> tuple[tf.Tensor, Memory]:
         steps = tf.fill((self.batch,), index)
         sampler = self.stage.sampler
         prediction = self._predict(weights, z, inputs, steps)
@@ -227,7 +232,7 @@ class StageSampler(DeviceBatches):
             # one key a step of the trained process: 0 is the image, and "start" has a stream of its own
             draws = {"noise": ("normal", self.shape)}
             noise = sampler.scaled(randomness.draw_each(randomness.fold(key, index), indices, draws)["noise"])
-        return sampler.step(prediction, z, steps, noise, self.process)
+        return sampler.advance(prediction, z, steps, noise, self.process, memory)
 
     def _predict(
         self, weights: list[tf.Tensor], z: tf.Tensor, inputs: dict[str, tf.Tensor], steps: tf.Tensor

@@ -1,4 +1,7 @@
-"""Steps from noise to image. A sampler is stateless: the loop over steps lives in zoo/sampling.py."""
+"""Steps from noise to image. A sampler is stateless: the loop over steps lives in zoo/sampling.py.
+
+What a walk remembers from one step to the next is an argument and a result of `advance`.
+"""
 
 import abc
 from typing import Any
@@ -10,6 +13,9 @@ from zoo.diffusion.guidance import Guidance, shift_mean, shift_score
 from zoo.diffusion.objective import Objective, Prediction
 from zoo.diffusion.process import DiscreteProcess, Level, Process, noise_of
 from zoo.diffusion.temperatures import NoiseTemperature, Temperature
+
+Memory = tuple[Any, ...]
+"""Tensors of fixed shapes, [B, ...]; empty for a sampler that needs no more than z."""
 
 
 class Clipping(abc.ABC):
@@ -25,6 +31,27 @@ class StaticClipping(Clipping):
 
     def __call__(self, x: Any) -> Any:
         return ops.clip(x, -1.0, 1.0)
+
+
+class DynamicClipping(Clipping):
+    """Clips the predicted image to [-s, s] and divides by s, a percentile of its absolute values, at least 1.
+
+    Imagen (Saharia et al. 2022, section 2.3, dynamic thresholding), to which simple diffusion refers.
+
+    Args:
+        percentile: share of the values of an image that stay as they are.
+    """
+
+    def __init__(self, percentile: float = 0.995) -> None:
+        if not 0 < percentile <= 1:
+            raise ValueError(f"percentile must be in (0, 1], got {percentile}")
+        self.percentile = percentile
+
+    def __call__(self, x: Any) -> Any:
+        values = ops.abs(ops.reshape(x, (x.shape[0], -1)))
+        s = ops.maximum(ops.quantile(values, self.percentile, axis=-1), 1.0)
+        s = ops.reshape(s, (-1, 1, 1, 1))
+        return ops.clip(x, -s, s) / s
 
 
 class Restart:
@@ -133,6 +160,16 @@ class Sampler(abc.ABC):
         A sampler that follows the score shifts that (ADM, algorithm 2).
         """
         return shift_score(prediction, pull, z, index, process)
+
+    def start(self, z: Any) -> Memory:
+        """What a walk that begins at z [B, H, W, C] remembers."""
+        return ()
+
+    def advance(
+        self, prediction: Prediction, z: Any, index: Any, noise: Any, process: DiscreteProcess, memory: Memory
+    ) -> tuple[Any, Memory]:
+        """`step` within a walk, whose steps all follow one another: with what it remembers, and what it then does."""
+        return self.step(prediction, z, index, noise, process), memory
 
 
 class AncestralSampler(Sampler):
