@@ -203,7 +203,7 @@ def test_an_embedding_that_does_not_move_with_the_schedule_is_refused():
         objective = Objective(
             LogSNRProcess(ShiftedSchedule(COSINE, 128, noise_d)), VelocityTarget(), SMALL, SimpleLoss()
         )
-        images = SimpleNamespace(low_resolution=None)
+        images = SimpleNamespace(low_resolution=None, text=None)
         network = SimpleNamespace(time=ShiftedLogSNREmbedding(128, 64))
         return Stage("base", network, objective, images, AncestralSampler(steps=4), None)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ from keras import ops
 from zoo.data.images import Images
 from zoo.diffusion.conditioning import Draws
 from zoo.diffusion.guidance import log_probability
-from zoo.diffusion.process import DiscreteProcess
+from zoo.diffusion.process import Process
 from zoo.learner import Learner, Specification
 from zoo.training.observers import HeldOutAccuracy
 from zoo.training.trainer import Training
@@ -40,7 +40,7 @@ class ClassifierStage(Learner):
         self,
         name: str,
         network: keras.Model,
-        process: DiscreteProcess,
+        process: Process,
         images: Images,
         training: Training,
         held_out: int = 1000,
@@ -108,7 +108,7 @@ class ClassifierStage(Learner):
                 f"guides; got {self.classes}"
             )
         noise = stage.objective.process
-        if not np.array_equal(noise.alphas_cumprod, self.process.alphas_cumprod):
+        if not np.array_equal(noise.respace(None).alphas_cumprod, self.process.respace(None).alphas_cumprod):
             raise ValueError(
                 f"{self.name}/ClassifierStage.process must make the noise of '{stage.name}', which it guides: "
                 f"{_shown(noise)}; got {_shown(self.process)}"
@@ -116,7 +116,9 @@ class ClassifierStage(Learner):
         stage.sampler.plan(self.process)  # a schedule of its own needs a classifier that is told the noise level itself
 
 
-def _shown(process: DiscreteProcess) -> str:
+def _shown(process: Process) -> str:
     """Steps and schedule, with what tells two schedules of a kind apart."""
-    values = ", ".join(f"{name} = {value}" for name, value in vars(process.schedule).items() if value is not None)
+    values = ", ".join(
+        f"{name} = {value}" for name, value in vars(process.schedule).items() if isinstance(value, int | float)
+    )
     return f"{process.steps:,} steps of {type(process.schedule).__name__}" + (f" ({values})" if values else "")

@@ -14,7 +14,7 @@ from zoo.data.captions import Captions
 from zoo.device_batches import DeviceBatches
 from zoo.diffusion.conditioning import asked_class
 from zoo.diffusion.objective import Prediction
-from zoo.diffusion.process import DiscreteProcess
+from zoo.diffusion.process import Process
 from zoo.diffusion.samplers import Memory
 from zoo.sample_files import claimed, is_whole, level_path, shard_path, tidy, write_shard
 from zoo.training import randomness
@@ -103,7 +103,7 @@ class Guide(NamedTuple):
     """A trained classifier that guides samples."""
 
     network: keras.Model
-    process: DiscreteProcess
+    process: Process
     """That it was trained on: it is told the noise level as this process tells it."""
 
 

@@ -60,6 +60,7 @@ class LogSNRSteps(DiscreteProcess):
     def __init__(self, schedule: LogSNRSchedule, times: np.ndarray) -> None:
         self.schedule, self.times, self.time_range = schedule, times, None
         self.steps = self.trained_steps = len(times)
+        self.timestep_map = np.arange(self.steps)
         self._logsnr = np.asarray(schedule.logsnr(times, np), np.float64)
         with np.errstate(over="ignore"):  # exp(infinity) of a step without any signal
             self.alphas_cumprod, self.variances = 1 / (1 + np.exp(-self._logsnr)), 1 / (1 + np.exp(self._logsnr))

@@ -7,7 +7,7 @@ from keras import ops
 
 from zoo.diffusion.level_samplers import LevelSampler
 from zoo.diffusion.losses import Loss, bound_term
-from zoo.diffusion.process import Level, Process
+from zoo.diffusion.process import DiscreteProcess, Level, Process
 from zoo.diffusion.targets import Target
 from zoo.diffusion.variances import Variance
 from zoo.diffusion.weightings import Weighting
