@@ -321,7 +321,7 @@ def test_weighting_weighs_the_squared_error(weighting: Weighting, process: Proce
     z, costs = process.corrupt(x, noise, level), []
     for target in (targets.NoiseTarget(), targets.ImageTarget(), targets.VelocityTarget()):
         wrong = target.value(0.9 * x, (z - level.alpha * 0.9 * x) / level.sigma, z, level, process)
-        objective = Objective(process, target, variances.FixedSmallVariance(), losses.SimpleLoss(), weighting)
+        objective = Objective(process, target, variances.FixedSmallVariance(), losses.SimpleLoss(), weighting=weighting)
         costs.append(np.asarray(objective.loss_at(wrong, x, z, noise, level)))
         assert (costs[-1] > 0).all()
     near(costs[1], costs[0], 1e-9)

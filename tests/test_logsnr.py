@@ -265,7 +265,7 @@ def test_walk_is_the_pseudo_code(noise_param: float):
 def test_v_prediction_with_the_epsilon_loss_is_the_pseudo_code():
     """eps_pred = sigma_t z_t + alpha_t v, and its mean squared error."""
     process = LogSNRProcess(COSINE)
-    objective = Objective(process, VelocityTarget(), SMALL, SimpleLoss(), TargetWeighting(NoiseTarget()))
+    objective = Objective(process, VelocityTarget(), SMALL, SimpleLoss(), weighting=TargetWeighting(NoiseTarget()))
     x, noise, level = np.tanh(normal(1)), normal(2), process.level(np.array([0.01, 0.5, 0.99]), "float64")
     z = process.corrupt(x, noise, level)
     v = np.sin(z)
@@ -283,7 +283,7 @@ def test_the_bound_of_many_steps_is_that_of_continuous_time():
         z = process.corrupt(x, noise, level)
         discrete = Objective(process, ImageTarget(), SMALL, VLBLoss())
         losses[steps] = np.asarray(discrete.loss_at(np.sin(z), x, z, noise, level)) * math.log(2)
-    continuous = Objective(process, ImageTarget(), SMALL, SimpleLoss(), VariationalWeighting())
+    continuous = Objective(process, ImageTarget(), SMALL, SimpleLoss(), weighting=VariationalWeighting())
     limit = np.asarray(continuous.loss_at(np.sin(z), x, z, noise, level))
     near(losses[100_000], limit, 1e-3)
     assert (np.abs(losses[100] / limit - 1) > 1e-3).any()
