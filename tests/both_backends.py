@@ -16,9 +16,10 @@ from keras import ops
 
 from zoo.diffusion import bound
 from zoo.diffusion.conditioning import GaussianBlur, GaussianNoise
+from zoo.diffusion.guidance import ClassifierFreeGuidance
 from zoo.diffusion.logsnr_process import LogSNRProcess
 from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule, InterpolatedSchedule
-from zoo.diffusion.losses import HybridLoss
+from zoo.diffusion.losses import HybridLoss, MultiscaleLoss
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import ContinuousNoiseProcess, DiscreteProcess
 from zoo.diffusion.samplers import AncestralSampler
@@ -77,7 +78,7 @@ def method() -> Figures:
     """The loss with every listed part, and a walk with every sampler."""
     found = {}
     objectives = {
-        f"{kind}={cls.__name__}": objective(**{kind: cls()})
+        f"{kind}={cls.__name__}": objective(**{kind: cls(base=4) if cls is MultiscaleLoss else cls()})
         for kind in ("schedule", "target", "variance", "loss")
         for cls in family(f"{kind}s")
     }
@@ -101,7 +102,17 @@ def method() -> Figures:
             prediction = one.predict(stub({"image": z}), z, process.level(index), process, None)
             z, memory = sampler.advance(prediction, z, index, normal(*z.shape, seed=step), process, memory)
         found[f"walk {cls.__name__}"] = z
-    return found | readings()
+    return found | readings() | guided()
+
+
+def guided() -> Figures:
+    """An answer without a classifier, in one pass and in two."""
+    given = {"image": ops.convert_to_tensor(NOISE), "label": np.array([1, 3], "int32")}
+
+    def network(inputs: dict[str, Any]) -> Any:
+        return stub(inputs) * ops.reshape(ops.cast(inputs["label"], "float32"), (-1, 1, 1, 1))
+
+    return {f"guided, {passes}": ClassifierFreeGuidance(3.0, passes).answer(network, given) for passes in (1, 2)}
 
 
 def readings() -> Figures:

@@ -27,6 +27,7 @@ SHAPE = (3, 4, 5, 2)  # height and width differ, so that a transposition shows
 # A component that cannot be made without arguments is made by its family's entry here.
 MAKE: dict[str, Callable[[type], Any]] = {
     "processes": lambda cls: cls(CosineLogSNRSchedule() if cls is LogSNRProcess else CosineSchedule(), STEPS),
+    "losses": lambda cls: cls(base=2) if cls is losses.MultiscaleLoss else cls(),
     "temperatures": lambda cls: cls(1.0),
     "weightings": lambda cls: cls(targets.NoiseTarget()) if cls is TargetWeighting else cls(),
 }
@@ -326,6 +327,29 @@ def test_weighting_weighs_the_squared_error(weighting: Weighting, process: Proce
         assert (costs[-1] > 0).all()
     near(costs[1], costs[0], 1e-9)
     near(costs[2], costs[0], 1e-9)
+
+
+def test_multiscale_loss_is_a_sum_over_resolutions():
+    """Worked by hand: 1/4 |e|^2 at 4 pixels, and 1/2 of the mean square of the means of 2 x 2 at 2."""
+    error = normal(2, 4, 4, 3)
+    pooled = error.reshape(2, 2, 2, 2, 2, 3).mean(axis=(2, 4))
+    once = np.mean(error**2, axis=(1, 2, 3)) / 4
+    expected = once + np.mean(pooled**2, axis=(1, 2, 3)) / 2
+
+    def loss(base: int, error: np.ndarray = error) -> Any:
+        return losses.MultiscaleLoss(base)(ops.convert_to_tensor(error), lambda detach: 0.0, 10)
+
+    near(loss(2), expected)
+    near(loss(3), once)
+    near(loss(4), once)
+    # an error that averaging removes counts at the full resolution alone; a constant one at all
+    checks = np.indices((4, 4)).sum(axis=0) % 2 * 2.0 - 1
+    near(loss(1, np.broadcast_to(checks[..., None], (1, 4, 4, 3))), [1 / 4])
+    near(loss(1, np.ones((1, 4, 4, 3))), [1 / 4 + 1 / 2 + 1])
+    # by the shorter side: 6 and 3 pixels
+    near(loss(3, np.ones((1, 6, 8, 1))), [1 / 6 + 1 / 3])
+    with pytest.raises(ValueError, match="base must be at most the size of the images, 4 pixels, got 8"):
+        loss(8)
 
 
 def gradients(loss: losses.Loss) -> tuple[np.ndarray, np.ndarray]:

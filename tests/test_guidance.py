@@ -16,7 +16,7 @@ from keras import ops
 from zoo import recipe, registry
 from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
-from zoo.diffusion.guidance import ClassifierGuidance, Guidance
+from zoo.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance, Guidance
 from zoo.diffusion.process import DiscreteProcess
 from zoo.experiment import Experiment
 from zoo.pipeline import Pipeline
@@ -38,7 +38,7 @@ def guided(*bindings: str) -> Pipeline:
 # ---- the family
 
 
-GUIDANCES = {"ClassifierGuidance": ClassifierGuidance(2.0)}
+GUIDANCES = {"ClassifierGuidance": ClassifierGuidance(2.0), "ClassifierFreeGuidance": ClassifierFreeGuidance(2.0)}
 
 
 def test_every_guidance_is_under_contract():

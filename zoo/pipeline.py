@@ -16,9 +16,9 @@ from zoo.diffusion.samplers import Sampler
 from zoo.learner import Learner, Specification
 from zoo.likelihood import Likelihood
 from zoo.method import Method
-from zoo.networks.embeddings import LogSNREmbedding
 from zoo.origins import StageSamples
 from zoo.sampling import SampleSet
+from zoo.stage_checks import check_dropout, check_ends
 from zoo.training.distribution import Machines
 from zoo.training.observers import SampleGrids
 from zoo.training.trainer import Training
@@ -67,7 +67,8 @@ class Stage(Method, Learner):
         self.objective, self.sampler, self.conditioning = objective, sampler, tuple(conditioning)
         self.levels, self.level_steps = objective.levels, objective.process.steps
         sampler.walks(objective.process)  # a respacing that cannot be had is found before training
-        _check_ends(self)
+        check_ends(self)
+        check_dropout(self)
         enlarges = self.low_resolution is not None
         if enlarges != (images.low_resolution is not None):
             raise ValueError(
@@ -180,19 +181,6 @@ def _check_text(stage: Stage) -> None:
         raise ValueError(
             f"conditioning of stage '{stage.name}' {words} Text, but its network {type(stage.network).__name__} "
             f"{'is told no' if told else 'wants a'} text: one needs the other (UViT.text = @TextInput())"
-        )
-
-
-def _check_ends(stage: Stage) -> None:
-    """An embedding of the log SNR is blind to levels beyond its ends, which move with a shifted schedule."""
-    ends, time = getattr(stage.objective.process, "logsnr_range", None), getattr(stage.network, "time", None)
-    if ends is None or not isinstance(time, LogSNREmbedding):
-        return
-    if time.smallest > ends[0] + 1e-6 or time.largest < ends[1] - 1e-6:
-        raise ValueError(
-            f"time: the embedding of stage '{stage.name}' reaches from log SNR {time.smallest:.4g} to "
-            f"{time.largest:.4g}, but the schedule runs from {ends[0]:.4g} to {ends[1]:.4g}: give both the same "
-            "noise_d and image_d"
         )
 
 

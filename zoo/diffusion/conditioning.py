@@ -28,10 +28,25 @@ class Conditioning(abc.ABC):
 
 
 class ClassLabel(Conditioning):
-    """The class of the image."""
+    """The class of the image; -1 is no class.
+
+    Args:
+        dropout: share of the training images that are told no class, as that of `Text` (simple diffusion: 0.1).
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.dropout = dropout
+
+    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
+        return {"label_dropout": ("uniform", (shapes["image"][0], 1))} if self.dropout else {}
 
     def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
-        return {"label": batch["label"]}
+        label = batch["label"]
+        if self.dropout:
+            label = ops.where(random["label_dropout"][:, 0] >= self.dropout, label, -ops.ones_like(label))
+        return {"label": label}
 
     def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
         return asked_class(batch)

@@ -18,12 +18,17 @@ class Guidance:
 
     A member changes the answer of the denoiser (`answer`), or asks the classifier of another stage for the direction
     in which the sampler shifts its step (`asks` and `pull`, then `Sampler.shift`).
-
-    Attributes:
-        evaluations: of the denoiser in one answer.
     """
 
-    evaluations = 1
+    @property
+    def evaluations(self) -> int:
+        """Of the denoiser in one answer."""
+        return 1
+
+    @property
+    def drops(self) -> bool:
+        """Whether the denoiser is also asked without its class or text, for which it must have been trained."""
+        return False
 
     @property
     def asks(self) -> str | None:
@@ -70,6 +75,61 @@ class ClassifierGuidance(Guidance):
         self, classifier: Network, inputs: dict[str, Any], label: Any, gradient: Gradient, weight: Any = None
     ) -> Any:
         return self.scale * class_gradient(classifier, inputs, label, gradient, weight)
+
+
+class ClassifierFreeGuidance(Guidance):
+    """(1 + eta) f(z, cond) - eta f(z), without a classifier (Ho and Salimans 2022; simple diffusion, equation 7).
+
+    The same whether f is the noise, the image or the velocity. A learned variance is that of f(z, cond).
+
+    Args:
+        scale: 1 + eta, as the papers report it. 1 is no guidance, and f(z) is not asked.
+        passes: 1 asks for both at once, as a batch twice as large; 2 for one after the other, in less memory.
+    """
+
+    def __init__(self, scale: float, passes: int = 1) -> None:
+        if scale < 0:
+            raise ValueError(f"scale must not be negative (1 is no guidance), got {scale}")
+        if passes not in (1, 2):
+            raise ValueError(f"passes must be 1 or 2, got {passes}")
+        self.scale, self.passes = scale, passes
+
+    @property
+    def drops(self) -> bool:
+        return self.scale != 1
+
+    @property
+    def evaluations(self) -> int:
+        return 2 if self.drops else 1
+
+    def answer(self, network: Network, inputs: dict[str, Any]) -> Any:
+        if not self.drops:
+            return network(inputs)
+        without = {**inputs, **unconditional(inputs)}
+        if self.passes == 2:
+            told, untold = network(inputs), network(without)
+        else:
+            both = {name: ops.concatenate([value, without[name]]) for name, value in inputs.items()}
+            told, untold = ops.split(network(both), 2)
+        dtype, channels = ops.dtype(inputs["image"]), inputs["image"].shape[-1]
+        told, untold = (ops.cast(value, dtype) for value in (told, untold))
+        guided = untold + self.scale * (told - untold)
+        if told.shape[-1] == channels:
+            return guided
+        return ops.concatenate([guided[..., :channels], told[..., channels:]], axis=-1)
+
+
+def unconditional(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a denoiser is told in place of its class and its text, where it is to be told neither."""
+    found = {}
+    if "label" in inputs:
+        found["label"] = -ops.ones_like(inputs["label"])
+    if "label_weight" in inputs:  # of a mix: no class, once
+        weight = inputs["label_weight"]
+        found["label_weight"] = ops.concatenate([ops.ones_like(weight[:, :1]), ops.zeros_like(weight[:, 1:])], axis=1)
+    if "text" in inputs:
+        found["text"] = ops.zeros_like(inputs["text"])
+    return found
 
 
 def log_probability(logits: Any, label: Any, weight: Any = None) -> Any:

@@ -31,6 +31,29 @@ class SimpleLoss(Loss):
         return mean_over_pixels(ops.square(error))
 
 
+class MultiscaleLoss(Loss):
+    """The squared error at every resolution from `base` pixels up (simple diffusion, section 3.2).
+
+    The sum over s of 1 / s times the mean of |D_s[error]|^2, where D_s averages over squares to s pixels; s is the size
+    of the image, a half, a quarter of it, and so on. An image that is not square goes by its shorter side.
+    """
+
+    def __init__(self, base: int = 32) -> None:
+        if base < 1:
+            raise ValueError(f"base must be a size in pixels, got {base}")
+        self.base = base
+
+    def __call__(self, error: Any, bound: Callable[[bool], Any], steps: int) -> Any:
+        size = min(error.shape[1:3])
+        if size < self.base:
+            raise ValueError(f"base must be at most the size of the images, {size} pixels, got {self.base}")
+        total = mean_over_pixels(ops.square(error)) / size
+        while size // 2 >= self.base and not (error.shape[1] % 2 or error.shape[2] % 2):
+            error, size = halve(error), size // 2
+            total = total + mean_over_pixels(ops.square(error)) / size
+        return total
+
+
 class HybridLoss(Loss):
     """L_simple + weight L_vlb (Improved DDPM, equation 16); L_vlb is T times the mean of its terms.
 
@@ -51,6 +74,12 @@ class VLBLoss(Loss):
 
     def __call__(self, error: Any, bound: Callable[[bool], Any], steps: int) -> Any:
         return steps * bound(False)
+
+
+def halve(images: Any) -> Any:
+    """[B, H, W, C] -> [B, H / 2, W / 2, C]: means of 2 x 2 pixels."""
+    _, height, width, channels = images.shape
+    return ops.mean(ops.reshape(images, (-1, height // 2, 2, width // 2, 2, channels)), axis=(2, 4))
 
 
 def mean_over_pixels(x: Any) -> Any:

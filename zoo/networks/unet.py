@@ -61,7 +61,7 @@ class UNet(Encoder):
         attention: where and how it attends; the middle block always does.
         normalisation: of the blocks.
         low_resolution: the input of super-resolution models.
-        classes: number of classes; None for a network that is not told the class.
+        classes: number of classes; None for a network that is not told the class. The label -1 is no class.
         dropout: rate inside the residual blocks.
         residual_sum: how residual and attention blocks join their branches; None adds them.
     """
@@ -139,12 +139,17 @@ class UNet(Encoder):
         """The embedding of time, class and augmentation level [B, 4 channels], before its activation."""
         embedding = super().embed(inputs)
         if self.classes is not None:
-            embedding = embedding + class_embedding(self.label, inputs)
+            embedding = embedding + class_embedding(self._embed_label, inputs)
         if self.low_resolution is not None and self.low_resolution.time is not None:
             s = ops.cast(inputs[f"low_resolution_{self.low_resolution.time.source}"], self.variable_dtype)
             s = self.low_resolution.time.embed(s, self.channels)
             embedding = embedding + self.augmentation_out(ops.silu(self.augmentation_in(s)))
         return embedding
+
+    def _embed_label(self, label: Any) -> Any:
+        known = ops.expand_dims(label >= 0, -1)
+        embedded = self.label(ops.maximum(label, 0))
+        return ops.where(known, embedded, ops.zeros_like(embedded))  # -1 is no class
 
     def call(self, inputs: dict[str, Any]) -> Any:
         """Inputs as docs/design.md says -> [B, H, W, out_channels]."""

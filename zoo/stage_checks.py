@@ -1,0 +1,46 @@
+"""What of a stage must go together: embedding and noise schedule, guidance and dropped labels."""
+
+from typing import TYPE_CHECKING
+
+from zoo.diffusion.conditioning import ClassLabel, Text
+from zoo.networks.embeddings import LogSNREmbedding
+
+if TYPE_CHECKING:
+    from zoo.pipeline import Stage
+
+
+def check_ends(stage: "Stage") -> None:
+    """Raises ValueError where the embedding of the log SNR, which is blind beyond its ends, ends before the schedule.
+
+    simple diffusion, appendix A: the ends move with a shifted schedule.
+    """
+    ends, time = getattr(stage.objective.process, "logsnr_range", None), getattr(stage.network, "time", None)
+    if ends is None or not isinstance(time, LogSNREmbedding):
+        return
+    if time.smallest > ends[0] + 1e-6 or time.largest < ends[1] - 1e-6:
+        raise ValueError(
+            f"time: the embedding of stage '{stage.name}' reaches from log SNR {time.smallest:.4g} to "
+            f"{time.largest:.4g}, but the schedule runs from {ends[0]:.4g} to {ends[1]:.4g}: give both the same "
+            "noise_d and image_d"
+        )
+
+
+def check_dropout(stage: "Stage") -> None:
+    """Raises ValueError where guidance asks for the network without a condition that it was always trained with."""
+    guidance = stage.sampler.guidance
+    if guidance is None or not guidance.drops:
+        return
+    told = [part for part in stage.conditioning if isinstance(part, ClassLabel | Text)]
+    name = type(guidance).__name__
+    if not told:
+        raise ValueError(
+            f"guidance: {name} of stage '{stage.name}' turns samples towards their class or text, and the network is "
+            "told neither: set Stage.conditioning = [@ClassLabel()]"
+        )
+    for part in told:
+        if not part.dropout:
+            kind = type(part).__name__
+            raise ValueError(
+                f"guidance: {name} also asks the network of stage '{stage.name}' without its {kind}, which it is "
+                f"always trained with: set {kind}.dropout (0.1 is usual) and train it again"
+            )
