@@ -418,5 +418,5 @@ def test_a_sampler_with_a_schedule_of_its_own_needs_a_classifier_that_is_told_th
     bindings = ["base/Objective.process = @base/ContinuousNoiseProcess()", "base/ContinuousNoiseProcess.steps = 1000"]
     bindings += ["ContinuousNoiseProcess.schedule = @CosineSchedule()", "base/UNet.time = @LogSNREmbedding()"]
     own = ["base/DDIMSampler.steps = None", "base/DDIMSampler.process = @base/infer/ContinuousNoiseProcess()"]
-    with pytest.raises(UserError, match="process needs a network trained on a ContinuousNoiseProcess"):
+    with pytest.raises(UserError, match="process needs a network that is told the log SNR"):
         guided(*bindings, *own, "base/infer/ContinuousNoiseProcess.steps = 20")
