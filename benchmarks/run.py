@@ -49,6 +49,7 @@ BENCHMARKS = {
     "precision": Benchmark("Precision", "precision.py"),
     "recomputation": Benchmark("Recomputation", "recomputation.py"),
     "sampling": Benchmark("Sampling", "sampling.py"),
+    "sampling_memory": Benchmark("Memory of sampling", "sampling_memory.py"),
     "input_pipeline": Benchmark("Input", "input_pipeline.py"),
     "harness_metrics": Benchmark("Metrics", "harness_metrics.py"),
     "evaluation_memory": Benchmark("Memory of an evaluation", "evaluation_memory.py"),

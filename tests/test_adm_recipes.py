@@ -25,6 +25,7 @@ from harness.metrics.frechet import FID, SFID
 from harness.metrics.inception_score import ADMInceptionScore
 from harness.metrics.precision_recall import PrecisionRecall
 from harness.published import Row, Table, Way
+from zoo.data.random_crops import RandomCrop
 from zoo.diffusion.guidance import ClassifierGuidance
 from zoo.diffusion.samplers import AncestralSampler, DDIMSampler
 from zoo.diffusion.temperatures import EpsilonTemperature, NoiseTemperature
@@ -74,7 +75,7 @@ ADM_FIELDS: dict[str, Callable[[Stage], Any]] = FIELDS | {
 # How the file has what is printed: in its text, in the catalogue's counts, or not at all.
 UNCOMPARED = {
     "paper", "kind", "partial", "notes", "params_m", "training.hardware", "training.dropout_from_resolution",
-    "diffusion.inference.alternatives", "augmentation.random_crop",
+    "diffusion.inference.alternatives",
 }  # fmt: skip
 # What is chosen in place of a field that is printed as null -> a word of the comment that says so.
 CHOSEN = {
@@ -132,6 +133,7 @@ CLASSIFIERS = {
 CLASSIFIER_FIELDS: dict[str, Callable[[Any], Any]] = ADM_FIELDS | {
     "architecture.type": lambda stage: {NoisyClassifier: "unet encoder"}[type(stage.network)],
     "architecture.attention_pooling": lambda stage: isinstance(stage.network.pooling, AttentionPooling),
+    "augmentation.random_crop": lambda stage: isinstance(stage.images.random_crop, RandomCrop),
     "diffusion.train.timesteps": lambda stage: stage.process.steps,
     "diffusion.train.noise_schedule": lambda stage: SCHEDULES[type(stage.process.schedule)],
 }

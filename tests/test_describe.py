@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from zoo import budget, cost, describe, devices, recipe, symbolic
+from zoo import budget, cost, describe, description_text, devices, liveness, recipe, sampling_budget, symbolic
 from zoo.console import UserError
 from zoo.measure import Measurement
 from zoo.pipeline import Pipeline
@@ -158,6 +158,21 @@ def test_recomputation_keeps_the_inputs_of_blocks():
     assert found.single.total(recompute=True) < found.single.total(recompute=False)
 
 
+def test_a_forward_pass_frees_what_nothing_reads_any_more():
+    graph = tf.Graph()
+    with graph.as_default():
+        x = tf.compat.v1.placeholder(tf.float32, (1, 8), name="image")
+        weight = tf.compat.v1.placeholder(tf.float32, (8, 16), name=symbolic.WEIGHT)
+        seed = tf.compat.v1.placeholder(tf.int32, (2,), name=symbolic.SEED)
+        mask = tf.random.stateless_uniform((1, 1000), seed)  # of dropout, which sampling has not
+        y = tf.nn.relu(tf.reshape(tf.matmul(x, weight), (1, 4, 4)))  # written over the product
+        wide = tf.concat([y, y, y], axis=1)
+        tf.reduce_sum(tf.tanh(wide)) + tf.reduce_sum(mask)
+    # the worst moment is the concatenation: 16 numbers, and 48 made of them
+    assert liveness.peak(graph.get_operations(), half=False) == 4 * 64
+    assert liveness.peak(graph.get_operations(), half=True) == 2 * 64
+
+
 def test_a_gradient_written_by_hand_keeps_its_arguments():
     @tf.custom_gradient
     def function(x: Any, y: Any) -> Any:
@@ -206,9 +221,9 @@ def test_activations_are_those_that_tensorflow_reads(name: str, monkeypatch: pyt
     weights = [x.outputs[0] for x in forward if x.name.rpartition("/")[2].startswith(symbolic.WEIGHT)]
     with traced.graph.as_default():
         tf.gradients(tf.reduce_sum(forward[-1].outputs[0]), weights)
-    names, moving = {operation.name for operation in forward}, cost._dependent(forward)
+    names, moving = {operation.name for operation in forward}, liveness.dependent(forward)
     used = [x for later in traced.graph.get_operations()[len(forward) :] for x in later.inputs if x.op.name in names]
-    kept = {source.name: source for source in map(cost._source, used) if source.name in moving}
+    kept = {source.name: source for source in map(liveness.memory_of, used) if source.name in moving}
     size = sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in kept.values())
     assert predicted == pytest.approx(size, rel=0.1)
 
@@ -283,8 +298,8 @@ MEGABYTE = 10**6
 COST = cost.Cost(
     flops=10**9,
     block_flops=8 * 10**8,
-    single=cost.Activations(100 * MEGABYTE, 4 * MEGABYTE, 20 * MEGABYTE, 10 * MEGABYTE),
-    half=cost.Activations(60 * MEGABYTE, 3 * MEGABYTE, 10 * MEGABYTE, 6 * MEGABYTE),
+    single=cost.Activations(100 * MEGABYTE, 4 * MEGABYTE, 20 * MEGABYTE, 10 * MEGABYTE, 5 * MEGABYTE),
+    half=cost.Activations(60 * MEGABYTE, 3 * MEGABYTE, 10 * MEGABYTE, 6 * MEGABYTE, 3 * MEGABYTE),
 )
 WORK = budget.Work(
     parameters=10 * MEGABYTE,
@@ -320,6 +335,22 @@ def test_memory_by_hand():
     spread = budget.memory(WORK, budget.Switches(replicas=8, sharded=True))
     assert spread.state == found.state / 8
     assert spread.activations == 8 * 104 * MEGABYTE + 2 * 4 * MEGABYTE
+
+
+def test_memory_of_sampling_by_hand():
+    found = sampling_budget.sampling_memory(WORK, budget.Switches(), 8, program=1000.0)
+    assert (found.weights, found.guide_weights, found.half_weights) == (40 * MEGABYTE, 0, 0)
+    assert (found.activations, found.inputs) == (8 * 5 * MEGABYTE, 8000)
+    assert found.total == 80 * MEGABYTE + 9000
+    half = sampling_budget.sampling_memory(WORK, budget.Switches(policy="mixed_bfloat16"), 8)
+    assert (half.activations, half.half_weights) == (8 * 3 * MEGABYTE, 20 * MEGABYTE)
+    # the classifier keeps its activations for the gradient in the image, one network after the other
+    classifier = replace(WORK, parameters=MEGABYTE, trainable=MEGABYTE)
+    guided = sampling_budget.sampling_memory(WORK, budget.Switches(), 8, classifier)
+    assert (guided.guide_weights, guided.activations) == (4 * MEGABYTE, 8 * 104 * MEGABYTE)
+    # 1000 - 40 MB for images of 5.001 MB each
+    assert sampling_budget.images_that_fit(WORK, budget.Switches(), device(1000), None, 0.0) == 191
+    assert sampling_budget.images_that_fit(WORK, budget.Switches(), device(30), None, 0.0) == 0
 
 
 def test_time_by_hand():
@@ -396,10 +427,14 @@ def test_description():
     assert first["sampling_flops"] == 50 * FLOPS
     assert found["sampling_seconds"] == pytest.approx(200 * 50 * FLOPS / (machine.fraction * 1e12))
     assert (first["fits"], first["remedies"], first["measured"]) == (True, [], None)
-    text = describe.render(found)
+    text = description_text.render(found)
     assert max(map(len, text.splitlines())) <= 80
     assert f"{PARAMETERS:,} parameters" in text
     assert "64 images, 16 at once, in float32" in text
+    sampling = first["sampling_memory"]
+    assert (sampling["weights"], sampling["program"]) == (4 * PARAMETERS, 0)  # another machine's
+    assert first["sampling_memory_bytes"] == sum(sampling.values())
+    assert (first["sampling_images"], "sampling holds" in text) == (8, True)
 
 
 def test_training_on_the_machines_of_the_paper():
@@ -410,7 +445,7 @@ def test_training_on_the_machines_of_the_paper():
     one.training.micro_batches = 1
     alone = describe.describe(pipeline(one), there, 4)["stages"][0]
     assert paper["training_seconds"] == pytest.approx(alone["training_seconds"])
-    text = describe.render(found)
+    text = description_text.render(found)
     assert "4 x TPU v3 core" in text
     assert max(map(len, text.splitlines())) <= 80
     for hardware in ({}, {"base": "48 tpu-v3"}):  # none, or among which this batch of 64 does not divide
@@ -421,7 +456,7 @@ def test_a_batch_is_divided_among_devices():
     found = describe.describe(pipeline(stage()), "a100-40", 4)
     first = found["stages"][0]
     assert (first["batch_a_replica"], first["micro_batch"], found["machine"]["replicas"]) == (16, 4, 4)
-    assert "16 of 64 images, 4 at once" in describe.render(found)
+    assert "16 of 64 images, 4 at once" in description_text.render(found)
     with pytest.raises(UserError, match="does not divide among 5 replicas of 4 micro-batches"):
         describe.describe(pipeline(stage()), "a100-40", 5)
 
@@ -432,7 +467,7 @@ def test_a_description_says_what_would_make_it_fit():
     assert not first["fits"]
     assert [remedy["name"] for remedy in first["remedies"]][:2] == ["micro-batches", "recomputation"]
     json.dumps(found)
-    text = describe.render(found)
+    text = description_text.render(found)
     assert "does not fit" in text
     assert "Training.micro_batches = " in text
     assert max(map(len, text.splitlines())) <= 80
@@ -452,7 +487,7 @@ def test_measurements_stand_beside_predictions():
     assert first["training_seconds"] == pytest.approx(0.5 * 1000)
     assert first["sampling_seconds"] == pytest.approx(0.01 / 16 * 50 * 200)
     assert first["measured"]["images_per_second"] == 128
-    text = describe.render(found)
+    text = description_text.render(found)
     assert "0.25 s (predicted" in text
     assert "7 MB (predicted" in text
     with pytest.raises(UserError, match="leave out --device"):
@@ -473,4 +508,4 @@ def test_less_of_a_long_step_is_measured():
     ("seconds", "text"), [(12.3, "12.3 s"), (600, "10 min"), (7200, "2 h"), (259200, "3 days"), (1e8, "3.17 years")]
 )
 def test_duration(seconds: float, text: str):
-    assert describe.duration(seconds) == text
+    assert description_text.duration(seconds) == text

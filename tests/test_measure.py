@@ -8,7 +8,9 @@ import tensorflow as tf
 from zoo import measure, recipe
 from zoo.console import UserError
 from zoo.pipeline import Pipeline
+from zoo.sampling import StageSampler
 
+sample = StageSampler.sample
 ONE = tf.distribute.OneDeviceStrategy("CPU:0")
 
 
@@ -17,7 +19,9 @@ def tiny_cascade() -> Pipeline:
 
 
 @pytest.mark.parametrize("name", ["base", "sr"])
-def test_a_stage_is_measured(name: str):
+def test_a_stage_is_measured(name: str, monkeypatch: pytest.MonkeyPatch):
+    walks: list[list[int]] = []
+    monkeypatch.setattr(StageSampler, "sample", lambda self, *given: walks.append(self.walks) or sample(self, *given))
     stage = tiny_cascade().stage(name)
     batch, micro_batches = stage.training.batch, stage.training.micro_batches
     found = measure.measure_stage(stage, ONE, images=4, micro_batches=2, sampled=64, limit=1.0)
@@ -27,6 +31,7 @@ def test_a_stage_is_measured(name: str):
     assert 0 < found.sampling_step_seconds < found.first_step_seconds
     assert found.step_seconds < found.first_step_seconds
     assert found.memory_bytes is None or 0 <= found.memory_bytes < 1e9
+    assert {tuple(walk) for walk in walks} == {(measure.SAMPLING_STEPS - 1,)}  # not the whole way
     assert (stage.training.batch, stage.training.micro_batches) == (batch, micro_batches)
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from zoo.symbolic import PRODUCTS, WEIGHT, Traced
+from zoo.liveness import HALF_BYTES, PRECISE, VIEWS, bytes_of, dependent, memory_of, peak
+from zoo.symbolic import PRODUCTS, Traced
 
-# Outputs that are the same memory as their first input.
-VIEWS = {"Reshape", "Identity", "IdentityN", "Squeeze", "ExpandDims", "Snapshot", "StopGradient"}
 # The gradient needs the inputs: those of a product that depend on the images, and what curves are evaluated at.
 KEEPS_INPUTS = {
     "Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum",
@@ -22,9 +21,6 @@ KEEPS_INPUTS = {
 KEEPS_OUTPUT = {"Softmax", "Sigmoid", "Tanh", "Exp", "Rsqrt", "Sqrt", "Relu", "Elu", "LeakyRelu"}
 # The gradient needs the condition: the mask of dropout.
 KEEPS_CONDITION = {"Select", "SelectV2"}
-# Computed in single precision by networks that compute in half.
-PRECISE = {"Square", "SquaredDifference", "Pow", "Softmax", "Exp", "Rsqrt", "Sqrt", "RealDiv"}
-HALF_BYTES = 2
 # Tensors of the largest size that live while a layer is differentiated: gradients of its output and input, what is
 # computed again on the way, and the same of its neighbour. Measured on two U-Nets (docs/facts.md).
 WORKING_TENSORS = 6
@@ -32,7 +28,7 @@ WORKING_TENSORS = 6
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes of one image in a training step.
+    """Bytes of one image in a training step, and in sampling.
 
     Attributes:
         kept: from the forward to the backward pass.
@@ -40,12 +36,14 @@ class Activations:
         kept_between: from the forward to the backward pass where blocks are computed again: their inputs, and what
             lies outside of blocks.
         largest_block: what the largest block keeps while it is differentiated.
+        forward: at the worst moment of a forward pass of its own, which keeps nothing.
     """
 
     kept: int
     working: int
     kept_between: int
     largest_block: int
+    forward: int
 
     def total(self, recompute: bool) -> int:
         """At the worst moment."""
@@ -125,8 +123,8 @@ class _Graph:
     """Which tensors of a forward pass the backward pass reads."""
 
     def __init__(self, operations: list[tf.Operation], traced: Traced) -> None:
-        self.batch = traced.batch
-        self.moving = _dependent(operations)
+        self.batch, self.operations = traced.batch, operations
+        self.moving = dependent(operations)
         hidden = _inside_custom_gradients(operations)
         block_of = {i: number for number, (start, end) in enumerate(traced.blocks) for i in range(start, end)}
         # (source, precise, block) of everything that is kept, and the sources that blocks are given.
@@ -139,11 +137,11 @@ class _Graph:
             made_in[operation.name] = block
             for tensor in operation.inputs if block is not None else ():
                 if made_in[tensor.op.name] != block and tensor.name in self.moving:
-                    source = _source(tensor)
+                    source = memory_of(tensor)
                     self.given[source.name] = source
             if operation.name not in hidden:
                 for tensor, precise in _kept(operation):
-                    source = _source(tensor)
+                    source = memory_of(tensor)
                     if source.name in self.moving:
                         self.kept.append((source, precise, block))
             if operation.type not in VIEWS:
@@ -164,29 +162,14 @@ class _Graph:
                 inside.setdefault(block, []).append((source, precise))
         largest = max((_bytes(tensors, half) for tensors in inside.values()), default=0)
         everything = _bytes([(source, precise) for source, precise, _ in self.kept], half)
-        sizes = (everything, working, _bytes(outside, half), largest)
+        sizes = (everything, working, _bytes(outside, half), largest, peak(self.operations, half))
         return Activations(*(size // self.batch for size in sizes))
 
 
 def _bytes(tensors: list[tuple[tf.Tensor, bool]], half: bool) -> int:
     """Of different tensors; in half precision one that is also needed precisely exists twice."""
     different = {(source.name, half and precise): source for source, precise in tensors}
-    return sum(_size(source, half and not precise) for (_, precise), source in different.items())
-
-
-def _size(tensor: tf.Tensor, half: bool) -> int:
-    width = HALF_BYTES if half and tensor.dtype.is_floating else tensor.dtype.size
-    return math.prod(tensor.shape) * width
-
-
-def _dependent(operations: list[tf.Operation]) -> set[str]:
-    """The names of the tensors that depend on the network's inputs; the rest are weights and constants."""
-    found: set[str] = set()
-    for operation in operations:
-        is_input = operation.type == "Placeholder" and not operation.name.rpartition("/")[2].startswith(WEIGHT)
-        if is_input or any(tensor.name in found for tensor in operation.inputs):
-            found |= {tensor.name for tensor in operation.outputs}
-    return found
+    return sum(bytes_of(source, half and not precise) for (_, precise), source in different.items())
 
 
 def _inside_custom_gradients(operations: list[tf.Operation]) -> set[str]:
@@ -232,13 +215,6 @@ def _kept(operation: tf.Operation) -> Iterator[tuple[tf.Tensor, bool]]:
     elif operation.type == "Mul":
         # A factor is kept for the gradient of the other one; a constant has none.
         left, right = operation.inputs
-        yield from ((a, precise) for a, b in ((left, right), (right, left)) if _source(b).op.type != "Const")
+        yield from ((a, precise) for a, b in ((left, right), (right, left)) if memory_of(b).op.type != "Const")
     elif operation.type in KEEPS_INPUTS:
         yield from ((tensor, precise) for tensor in operation.inputs)
-
-
-def _source(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor whose memory this one shows."""
-    while tensor.op.type in VIEWS:
-        tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
-    return tensor

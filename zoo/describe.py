@@ -4,23 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from zoo import budget, cost, symbolic
+from zoo import budget, cost, sampling_budget, symbolic
 from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
-from zoo.devices import BFLOAT16, FLOAT32, USABLE, Device, find, here
+from zoo.devices import BFLOAT16, FLOAT32, USABLE, Device, find, here, resident_bytes
 from zoo.learner import Learner
 from zoo.pipeline import Pipeline, Stage
-from zoo.registry import WIDTH, short_count
 from zoo.training.distribution import Mirrored
 
 if TYPE_CHECKING:
     from zoo.measure import Measurement
 
-LABEL_WIDTH = 24
 # Seconds that a measured step is predicted to take at most: of a longer one a part of the batch is measured.
 MEASURED_STEP = 8.0
 # Forward passes that the gradient of a classifier in its input takes: one, and as much again backwards.
 GRADIENT_PASSES = 2
+# What a process that samples takes for each operation of a traced network, besides tensors: 65 to 80 kB in three
+# networks (docs/facts.md).
+GRAPH_BYTES = 70_000
 # Images of all replicas and micro-batches, by the name of the stage.
 Plans = dict[str, tuple[int, int]]
 
@@ -51,12 +52,14 @@ def describe(
         chosen, replicas = here(devices, policies)
     else:
         chosen, replicas = (find(device) if isinstance(device, str) else device), devices or 1
-    forecasts = [_Forecast(stage, chosen, replicas) for stage in pipeline.stages]
+    process = resident_bytes() / replicas if device is None and chosen.kind == "CPU" else None
+    forecasts = [_Forecast(stage, chosen, replicas, process) for stage in pipeline.stages]
     by_name = {forecast.stage.name: forecast for forecast in forecasts}
     measured = measure(_plans(forecasts)) if measure else {}
     count = pipeline.samples.count
     stages = [
         forecast.describe(count, measured.get(forecast.stage.name), by_name.get(_asked(forecast.stage) or ""))
+        | forecast.sampling(pipeline.samples.batch, by_name.get(_asked(forecast.stage) or ""))
         | {"paper": forecast.on((hardware or {}).get(forecast.stage.name))}
         for forecast in forecasts
     ]
@@ -100,8 +103,8 @@ def _asked(stage: Learner) -> str | None:
 class _Forecast:
     """What one stage takes of a device; tracing it spoils its network."""
 
-    def __init__(self, stage: Learner, device: Device, replicas: int) -> None:
-        self.stage, self.device = stage, device
+    def __init__(self, stage: Learner, device: Device, replicas: int, process: float | None = None) -> None:
+        self.stage, self.device, self.process = stage, device, process
         self.traced = symbolic.build(stage)
         self.cost = cost.measure(self.traced)
         self.work = budget.work_of(stage, self.traced, self.cost)
@@ -178,6 +181,27 @@ class _Forecast:
             "parts": _parts(stage),
         }
 
+    def sampling(self, images: int, guide: "_Forecast | None") -> dict[str, Any]:
+        """The memory of a replica that samples `images` at once, JSON-able; None of a stage that makes no images."""
+        if isinstance(self.stage, ClassifierStage):
+            return {"sampling_memory": None}
+        asked = None if guide is None else guide.work
+        program = self._program() + (0.0 if guide is None else guide._program())
+        program += self.process or 0.0
+        memory = sampling_budget.sampling_memory(self.work, self.switches, images, asked, program)
+        return {
+            "sampling_memory": asdict(memory),
+            "sampling_memory_bytes": memory.total,
+            "sampling_images": images,
+            "sampling_images_that_fit": sampling_budget.images_that_fit(
+                self.work, self.switches, self.device, asked, program
+            ),
+        }
+
+    def _program(self) -> float:
+        """What the process that samples makes of the network: layers, graphs, compiled operations."""
+        return 0.0 if self.process is None else GRAPH_BYTES * len(self.traced.graph.get_operations())
+
     def on(self, hardware: str | None) -> dict[str, Any] | None:
         """What training takes on "256 tpu-v3"; None where there are none, or the batch does not divide among them."""
         count, _, name = (hardware or "0").partition(" ")
@@ -250,206 +274,3 @@ def _method(stage: Stage) -> dict[str, str | None]:
 
 def _kind(part: Any) -> str:
     return type(part).__name__
-
-
-# ------------------------------------------------------------------ as text
-
-
-def render(description: dict[str, Any]) -> str:
-    """The description as text of at most 80 columns."""
-    machine = description["machine"]
-    lines: list[str] = []
-    for stage in description["stages"]:
-        lines += [*_render_stage(stage, machine, description["samples"]), ""]
-    total = short_count(description["parameters"])
-    rows = [
-        ("all stages", f"{total} parameters, {_flops(description['sampling_flops'])} a sample"),
-        ("training", f"{duration(description['training_seconds'])}, one stage after the other"),
-        ("sampling", f"{duration(description['sampling_seconds'])} for {description['samples']:,} samples"),
-        *_render_machine(machine, {stage["switches"]["policy"] for stage in description["stages"]}),
-    ]
-    return "\n".join([*lines, *(_line(*row) for row in rows)])
-
-
-def _render_stage(stage: dict[str, Any], machine: dict[str, Any], samples: int) -> list[str]:
-    size, low = stage["size"], stage["low_resolution"]
-    enlarges = f"{low}x{low} -> " if low else ""
-    parts = stage["parts"]
-    rows = [
-        ("network", f"{stage['network']}, {stage['parameters']:,} parameters"),
-        ("forward pass", f"{_flops(stage['flops'])} an image"),
-        ("process", f"{parts['process']}, {parts['schedule']}"),
-        *(_render_classifier(stage) if parts["sampler"] is None else _render_method(stage)),
-        ("trained on", f"{short_count(stage['images'])} images: {stage['steps']:,} steps of {stage['batch']:,}"),
-        *_render_sampling(stage),
-        *_render_memory(stage, machine),
-        *_render_time(stage, samples),
-    ]
-    return [f"{stage['name']}  {enlarges}{size}x{size}, {parts['source']}", *(_line(*row) for row in rows)]
-
-
-def _render_classifier(stage: dict[str, Any]) -> list[tuple[str, str]]:
-    return [("predicts", f"which of {stage['classes']:,} classes"), ("optimizer", stage["parts"]["optimizer"])]
-
-
-def _render_method(stage: dict[str, Any]) -> list[tuple[str, str]]:
-    parts = stage["parts"]
-    return [
-        ("predicts", f"{parts['target']}, {parts['variance']}, {parts['loss']}"),
-        ("conditioned on", parts["conditioning"] or "nothing"),
-        *([("augmentation", parts["augmentation"] or "none")] if stage["low_resolution"] else []),
-        ("optimizer, sampler", f"{parts['optimizer']}, {parts['sampler']}"),
-    ]
-
-
-def _render_sampling(stage: dict[str, Any]) -> list[tuple[str, str]]:
-    parts = stage["parts"]
-    if parts["sampler"] is None:
-        return []
-    rows = [("sampled in", f"{stage['evaluations']:,} evaluations, {_flops(stage['sampling_flops'])} an image")]
-    if parts["guidance"] is None:
-        return rows
-    by = f" by '{parts['classifier']}'" if parts["classifier"] else ""
-    return [*rows, ("guided", f"{parts['guidance']}{by}")]
-
-
-def _render_memory(stage: dict[str, Any], machine: dict[str, Any]) -> list[tuple[str, str]]:
-    memory, switches = stage["memory"], stage["switches"]
-    at_once = stage["micro_batch"]
-    kept = "recomputed by block" if switches["recompute"] else "all kept"
-    held = [f"{_bytes(memory[key])} {name}" for key, name in _STATE if memory[key]]
-    rows = [
-        ("a replica works on", _share(stage)),
-        *(("" if i else "its state", ", ".join(held[i : i + 2])) for i in range(0, len(held), 2)),
-        (
-            "its activations",
-            f"{_bytes(memory['activations'])}: {at_once:,} x {_bytes(stage['activation_bytes'])}, {kept}",
-        ),
-        ("its inputs", f"{_bytes(memory['inputs'])}"),
-    ]
-    usable = _bytes(machine["usable_fraction"] * machine["memory_bytes"])
-    verdict = "fits" if stage["fits"] else "does not fit"
-    rows.append(("memory a replica", f"{_bytes(stage['memory_bytes'])} of {usable}: {verdict}"))
-    if not stage["state_fits"]:
-        rows.append(("", f"the state alone, {_bytes(stage['state_bytes'])}, does not fit"))
-    return [*rows, *_render_remedies(stage["remedies"])]
-
-
-_STATE = (
-    ("weights", "weights"),
-    ("averages", "averages"),
-    ("slots", "optimizer"),
-    ("gradients", "gradients"),
-    ("half_weights", "half-precision weights"),
-)
-
-
-def _share(stage: dict[str, Any]) -> str:
-    replicas, parts = stage["switches"]["replicas"], stage["switches"]["micro_batches"]
-    text = (
-        f"{stage['batch_a_replica']:,} of {stage['batch']:,} images" if replicas > 1 else f"{stage['batch']:,} images"
-    )
-    if parts > 1:
-        text += f", {stage['micro_batch']:,} at once"
-    return f"{text}, in {stage['switches']['policy'].removeprefix('mixed_')}"
-
-
-def _render_remedies(remedies: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What was tried, one line each, and what to write for those that suffice."""
-    rows = []
-    for remedy in remedies:
-        label = f"  {remedy['name']}"
-        if remedy["problem"]:
-            rows.append((label, f"no: {remedy['problem']}"))
-            continue
-        size = _bytes(remedy["memory_bytes"])
-        if not remedy["fits"]:
-            rows.append((label, f"no: {size} at least"))
-            continue
-        rows.append((label, f"fits: {size}, {duration(remedy['step_seconds'])} a step"))
-        rows += [("", f"  {change}") for change in remedy["changes"]]
-    return [("what would make it fit", ""), *rows] if rows else []
-
-
-def _render_time(stage: dict[str, Any], samples: int) -> list[tuple[str, str]]:
-    measured = stage["measured"]
-    source = "" if measured is None else " (measured)"
-    rows = [
-        ("a step", f"{duration(stage['step_seconds'])}{source}"),
-        ("training", f"{duration(stage['training_seconds'])}, {_flops(stage['training_flops'])}"),
-        *([(f"{samples:,} samples", duration(stage["sampling_seconds"]))] if stage["evaluations"] else []),
-    ]
-    paper = stage["paper"]
-    if paper is not None:
-        verdict = "fits" if paper["fits"] else "needs micro-batches or recomputation"
-        rows += [
-            ("paper's machines", f"{paper['replicas']:,} x {paper['title']}"),
-            ("  memory a replica", f"{_bytes(paper['memory_bytes'])}: {verdict}"),
-            ("  training there", f"{duration(paper['training_seconds'])}, {duration(paper['step_seconds'])} a step"),
-        ]
-    if measured is None:
-        return rows
-    images = measured["images"]
-    whole = "the whole batch" if images == stage["batch"] else f"{images:,} images of {stage['batch']:,}"
-    rows += [
-        ("measured with", f"{whole}; {measured['steps']} steps"),
-        ("  a step", _compared(duration, measured["step_seconds"], measured["predicted_step_seconds"])),
-        ("  images a second", f"{measured['images_per_second']:.3g}"),
-        ("  memory a replica", _compared(_bytes, measured["memory_bytes"], measured["predicted_memory_bytes"])),
-        *([("  a sampling step", _measured_walk(measured))] if measured["sampled"] else []),
-        ("  to the first step", duration(measured["first_step_seconds"])),
-    ]
-    return rows
-
-
-def _measured_walk(measured: dict[str, Any]) -> str:
-    found = measured["sampling_step_seconds"], measured["predicted_sampling_step_seconds"]
-    return f"{_compared(duration, *found)}, {measured['sampled']:,} images"
-
-
-def _compared(show: Callable[[float], str], measured: float | None, predicted: float) -> str:
-    return f"{'unknown' if measured is None else show(measured)} (predicted {show(predicted)})"
-
-
-def _render_machine(machine: dict[str, Any], policies: set[str]) -> list[tuple[str, str]]:
-    count = machine["replicas"]
-    title = machine["title"] if count == 1 else f"{count} x {machine['title']}"
-    strategy = f", strategy {machine['strategy']}" if machine["strategy"] else ""
-    usable = f"{machine['usable_fraction']:.0%} of {_bytes(machine['memory_bytes'])} counted on"
-    source = "measured" if machine["peak_is_measured"] else "of the data sheet"
-    rows = [("for", f"{title}{strategy}"), ("", usable)]
-    for policy in sorted(policies):
-        rate = machine["peak_flops_per_second"][policy]
-        rows.append(("", f"{_scaled(rate, 'FLOP/s')} in {policy.removeprefix('mixed_')} products, {source};"))
-    rows.append(("", f"a step is assumed to reach {machine['assumed_fraction_of_peak']:.0%} of that"))
-    return rows
-
-
-def _line(label: str, value: str) -> str:
-    text = f"    {label:<{LABEL_WIDTH - 4}}{value}".rstrip()
-    return text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
-
-
-def _flops(count: float) -> str:
-    return _scaled(count, "FLOP")
-
-
-def _bytes(count: float) -> str:
-    return _scaled(count, "B")
-
-
-def _scaled(count: float, unit: str) -> str:
-    """Three digits with a decimal prefix: 3.64 GFLOP."""
-    for size, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g} {prefix}{unit}"
-    return f"{count:.3g} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it: 40 s, 12 min, 7.5 h, 3.2 days, 1.4 years."""
-    for size, unit in ((365 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            count = seconds / size
-            return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
-    return f"{seconds:.3g} s"

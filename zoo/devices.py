@@ -1,6 +1,8 @@
 """What devices can do: memory, rates by precision, bandwidth; those of the data sheets and the one at hand."""
 
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -150,6 +152,15 @@ def _listed(title: str) -> Device | None:
     fitting = [device for device in DEVICES.values() if device.name.partition("-")[0] in words]
     exact = [device for device in fitting if device.name.partition("-")[2] in words]
     return next(iter(exact or fitting), None)
+
+
+def resident_bytes() -> float:
+    """Memory of this process now."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux: the most that it was
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure_rate(policy: str = FLOAT32, side: int = 1536, seconds: float = 0.25) -> float:

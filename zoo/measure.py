@@ -146,8 +146,8 @@ def _sampling(stage: "Stage", step: TrainingStep, strategy: tf.distribute.Strate
             guide = Guide(classifier.build_network(0), classifier.process)
         sampler = StageSampler(stage, step.state.network, images, guide)
         # A walk of a few steps: what one of them takes does not depend on their number.
-        sampler.process = copy.copy(sampler.process)
-        sampler.process.steps = min(SAMPLING_STEPS, sampler.process.steps)
+        steps = min(SAMPLING_STEPS, sampler.process.steps)
+        sampler.walks = [steps - 1]
         count = images * strategy.num_replicas_in_sync
         spec = stage.input_spec(count)
         given: dict[str, np.ndarray] = {}
@@ -157,7 +157,7 @@ def _sampling(stage: "Stage", step: TrainingStep, strategy: tf.distribute.Strate
         key, indices = randomness.key(0, "measure"), np.arange(count)
         sampler.sample(key, indices, given, step.state.raw)
         seconds = _timed(lambda _: sampler.sample(key, indices, given, step.state.raw), limit)
-    return float(np.median(seconds)) / sampler.process.steps
+    return float(np.median(seconds)) / steps
 
 
 # ------------------------------------------------------------------ memory

@@ -175,7 +175,7 @@ def _overview(folder: Path) -> int:
 
 
 def _describe(recipe: "Recipe", pipeline: "Pipeline") -> int:
-    from zoo import describe, measure
+    from zoo import describe, description_text, measure
 
     if FLAGS.measure and FLAGS.device:
         raise UserError("--measure runs on the devices here: it cannot be joined with --device")
@@ -184,7 +184,7 @@ def _describe(recipe: "Recipe", pipeline: "Pipeline") -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what measuring says on its way is not part of the description
         run = None if strategy is None else lambda plans: measure.measure(recipe.build(), strategy, plans)
         description = describe.describe(pipeline, FLAGS.device, devices, run, _papers_hardware(recipe))
-    say(json.dumps(description, indent=1) if FLAGS.json else describe.render(description))
+    say(json.dumps(description, indent=1) if FLAGS.json else description_text.render(description))
     return 0
 
 

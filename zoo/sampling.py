@@ -116,12 +116,16 @@ class StageSampler(DeviceBatches):
         batch: images in one call of the network, on one device. The same batch gives the same pixels to the bit,
             on however many devices.
         guide: the classifier that the guidance of the stage's sampler asks; None leaves such guidance out.
+
+    Attributes:
+        walks: the first step of every walk down the process.
     """
 
     def __init__(self, stage: "Stage", network: keras.Model, batch: int, guide: Guide | None = None) -> None:
         super().__init__(batch)
         self.stage, self.network, self.guide = stage, network, guide
         self.process = stage.sampler.plan(stage.objective.process)
+        self.walks = stage.sampler.walks(stage.objective.process)
         self.shape = (batch, stage.size, stage.size, stage.images.channels)
         self._start = self._compiled(self._prepare)
         self._remember = self._compiled(stage.sampler.start)
@@ -162,7 +166,7 @@ class StageSampler(DeviceBatches):
         z, inputs = self._start(key, own, given)
         kept: dict[int, Any] = {}
         stops = {self.stage.step_after(s): s for s in levels if s}
-        for walk, first in enumerate(self.stage.sampler.walks(self.stage.objective.process)):
+        for walk, first in enumerate(self.walks):
             # one key a step of the process: those of a restart lie beyond the steps of the first walk
             own_key = key if walk == 0 else randomness.fold(key, self.process.steps + walk)
             if walk > 0:

@@ -16,7 +16,7 @@ from zoo.console import UserError
 if TYPE_CHECKING:
     from zoo.learner import Learner
 
-WEIGHT = "weight"
+WEIGHT, SEED = "weight", "seed"
 # Operations that are counted as arithmetic (zoo/cost.py).
 PRODUCTS = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Einsum"})
 
@@ -90,7 +90,7 @@ def trace(network: Any, spec: Mapping[str, tuple[tuple[int, ...], str]], batch: 
     graph = tf.Graph()
     with graph.as_default(), _forgotten(), _Placeholders(), _without_collection(), _seen_before(graph):
         inputs = {name: tf.compat.v1.placeholder(dtype, shape, name=name) for name, (shape, dtype) in spec.items()}
-        inputs["seed"] = tf.compat.v1.placeholder("int32", (2,), name="seed")
+        inputs[SEED] = tf.compat.v1.placeholder("int32", (2,), name=SEED)
         with _recording_blocks(network, graph) as blocks:
             output = network(inputs)
     sizes = [math.prod(weight.shape) for weight in network.weights]

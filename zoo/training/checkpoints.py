@@ -153,10 +153,8 @@ class Checkpoints:
         """Reads a checkpoint into variables; every variable must be there. Returns the checkpoint's hash."""
         folder = self.directory / f"{step:08d}"
         try:
-            _check_fit(folder, groups)
-            status = _checkpoint(groups).read(str(folder / "variables"))
-            status.assert_existing_objects_matched()
-        except (AssertionError, ValueError, OSError, tf.errors.OpError) as error:
+            _read(folder, groups)
+        except (ValueError, TypeError, OSError, tf.errors.OpError) as error:
             if not folder.is_dir():
                 raise UserError(
                     f"the checkpoint {folder} was removed while it was read: is the stage being trained? Run the same "
@@ -231,19 +229,30 @@ def _checkpoint(groups: Groups) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(**{group: dict(variables) for group, variables in groups.items()})
 
 
-def _check_fit(folder: Path, groups: Groups) -> None:
-    """Fails where names or shapes differ; a checkpoint that has more is of another network too."""
-    stored: dict[str, dict[str, list[int]]] = {}
-    for key, shape in tf.train.list_variables(str(folder / "variables")):
+def _read(folder: Path, groups: Groups) -> None:
+    """Reads every variable, one after the other: all at once they would be in memory twice.
+
+    Raises:
+        ValueError: names or shapes differ; a checkpoint that has more is of another network too.
+    """
+    reader = tf.train.load_checkpoint(str(folder / "variables"))
+    stored: dict[str, dict[str, str]] = {}
+    for key in reader.get_variable_to_shape_map():
         group, _, name = key.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").partition("/")
-        stored.setdefault(_unescape(group), {})[_unescape(name)] = list(shape)
+        stored.setdefault(_unescape(group), {})[_unescape(name)] = key
+    shapes = reader.get_variable_to_shape_map()
     for group, variables in groups.items():
-        there = stored.get(group, {})
+        there = {name: list(shapes[key]) for name, key in stored.get(group, {}).items()}
         here = {name: variable.shape.as_list() for name, variable in variables.items()}
         wrong = [name for name in {**here, **there} if here.get(name) != there.get(name)]
         if wrong:
             first = f"'{wrong[0]}' is {there.get(wrong[0], 'absent')} there and {here.get(wrong[0], 'absent')} here"
             raise ValueError(f"of '{group}' it has {len(there)} variables, the recipe {len(here)}; {first}")
+    for group, variables in groups.items():
+        for name, variable in variables.items():
+            value = reader.get_tensor(stored[group][name])
+            for copy in variable.values if isinstance(variable, tf.distribute.DistributedValues) else [variable]:
+                copy.assign(value)
 
 
 def _unescape(name: str) -> str:
