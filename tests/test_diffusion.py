@@ -10,6 +10,7 @@ from keras import ops
 
 from zoo import registry
 from zoo.diffusion import losses, samplers, targets, variances
+from zoo.diffusion.dpm_solver import DPMSolverSampler
 from zoo.diffusion.guidance import shift_mean, shift_score
 from zoo.diffusion.logsnr_process import LogSNRProcess
 from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule
@@ -605,7 +606,8 @@ COSINE = CosineSchedule()
         (lambda: losses.HybridLoss(weight=-1.0), "weight must not be negative, got -1.0"),
         (lambda: DDIMSampler(eta=-0.5), "eta must not be negative, got -0.5"),
         (lambda: NoiseTemperature(0.0), "value must be positive (1 leaves samples as they are), got 0.0"),
-        (lambda: DDIMSampler(temperature=NoiseTemperature(0.9)), "and with eta = 0 there is none"),
+        (lambda: DDIMSampler(temperature=NoiseTemperature(0.9)), "and this DDIMSampler adds none"),
+        (lambda: DPMSolverSampler(temperature=NoiseTemperature(0.9)), "and this DPMSolverSampler adds none"),
     ],
 )
 def test_mistakes_name_the_parameter(make: Callable[[], Any], message: str):

@@ -12,8 +12,10 @@ from untrained import experiment_of
 from harness import likelihood_report, report
 from zoo.console import UserError
 from zoo.diffusion import bound, losses, targets, variances
+from zoo.diffusion.logsnr_process import LogSNRProcess
+from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule
 from zoo.diffusion.objective import Objective
-from zoo.diffusion.process import DiscreteProcess
+from zoo.diffusion.process import DiscreteProcess, Process
 from zoo.diffusion.schedules import CosineSchedule
 from zoo.experiment import Experiment
 from zoo.likelihood import Likelihood, StageLikelihood
@@ -24,10 +26,11 @@ FEW = ("Likelihood.steps = 12", "Likelihood.count = 10", "Likelihood.batch = 4",
 BINDINGS = ("Pipeline.likelihood = @Likelihood()", *FEW, "Shapes.test = 30")
 
 
+@pytest.mark.parametrize("trained", [DiscreteProcess(CosineSchedule(), 1000), LogSNRProcess(CosineLogSNRSchedule())])
 @pytest.mark.parametrize("steps", [2, 9])
-def test_data_cost_their_entropy_under_their_own_model(steps: int):
+def test_data_cost_their_entropy_under_their_own_model(trained: Process, steps: int):
     """Of Gaussian data denoiser and reverse variance are known, and the bound is tight in any number of steps."""
-    process = DiscreteProcess(CosineSchedule(), 1000).respace(steps)
+    process = trained.respace(steps)
     objective = Objective(process, targets.ImageTarget(), variances.LearnedVariance(), losses.SimpleLoss())
     random, deviation = np.random.default_rng(0), 0.2
     x = np.clip(np.round((random.normal(0, deviation, (200, 8, 8, 1)) + 1) * 127.5), 0, 255) / 127.5 - 1

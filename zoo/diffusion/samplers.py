@@ -107,6 +107,9 @@ class Sampler(abc.ABC):
             raise ValueError(f"steps must be positive, got {steps}")
         self.steps, self.clipping, self.process, self.restart = steps, clipping, process, restart
         self.temperature, self.guidance = temperature, guidance
+        if isinstance(temperature, NoiseTemperature) and not self.random:
+            name = type(self).__name__
+            raise ValueError(f"temperature: NoiseTemperature scales the noise of every step, and this {name} adds none")
 
     def plan(self, trained: Process) -> DiscreteProcess:
         """The steps that are walked, given the process that the network was trained on."""
@@ -201,12 +204,10 @@ class DDIMSampler(Sampler):
         temperature: Temperature | None = None,
         guidance: Guidance | None = None,
     ) -> None:
-        super().__init__(steps, clipping, process, restart, temperature, guidance)
         if eta < 0:
             raise ValueError(f"eta must not be negative, got {eta}")
-        if eta == 0 and isinstance(temperature, NoiseTemperature):
-            raise ValueError("temperature scales the noise of every step, and with eta = 0 there is none")
-        self.eta = eta
+        self.eta = eta  # before the rest is checked: it says whether there is noise
+        super().__init__(steps, clipping, process, restart, temperature, guidance)
 
     @property
     def random(self) -> bool:
