@@ -16,7 +16,7 @@ from keras import ops
 
 from zoo.diffusion import bound
 from zoo.diffusion.conditioning import GaussianBlur, GaussianNoise
-from zoo.diffusion.guidance import ClassifierFreeGuidance
+from zoo.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from zoo.diffusion.logsnr_process import LogSNRProcess
 from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule, InterpolatedSchedule
 from zoo.diffusion.losses import HybridLoss, MultiscaleLoss
@@ -106,13 +106,35 @@ def method() -> Figures:
 
 
 def guided() -> Figures:
-    """An answer without a classifier, in one pass and in two."""
-    given = {"image": ops.convert_to_tensor(NOISE), "label": np.array([1, 3], "int32")}
+    """An answer without a classifier, in one pass and in two; steps that a classifier pulls, by the backend's gradient."""
+    z, index = ops.convert_to_tensor(NOISE), np.array([3, 20], "int32")
+    given = {"image": z, "label": np.array([1, 3], "int32")}
 
     def network(inputs: dict[str, Any]) -> Any:
         return stub(inputs) * ops.reshape(ops.cast(inputs["label"], "float32"), (-1, 1, 1, 1))
 
-    return {f"guided, {passes}": ClassifierFreeGuidance(3.0, passes).answer(network, given) for passes in (1, 2)}
+    def classifier(inputs: dict[str, Any]) -> Any:
+        return ops.mean(ops.sin(3 * stub(inputs)), axis=(1, 2))
+
+    found = {f"guided, {passes}": ClassifierFreeGuidance(3.0, passes).answer(network, given) for passes in (1, 2)}
+    pull = ClassifierGuidance(2.0).pull(classifier, given, given["label"], gradient)
+    one = objective()
+    prediction = one.predict(stub(given), z, one.process.level(index), one.process, None)
+    for cls in family("samplers"):
+        shifted = cls().shift(prediction, pull, z, index, one.process)
+        found[f"shifted {cls.__name__}"] = ops.stack([shifted.x, shifted.mean])
+    return found
+
+
+def gradient(function: Any, x: Any) -> Any:
+    """The gradient of a number in x."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(x)
+    from zoo.training.gradients import input_gradient
+
+    return input_gradient(function, x)
 
 
 def readings() -> Figures:

@@ -125,7 +125,7 @@ class Precision:
 # ------------------------------------------------------------------ sizes
 
 
-# What is told with each model of param_counts.json -> the recipes that have its network; classifiers are no stages.
+# What is told with each model of param_counts.json -> the recipes that have its network, or such a stage of a recipe.
 MODELS: dict[str, tuple[str, ...]] = {
     "openai/guided-diffusion: imagenet64_cond": ("adm_imagenet64",),
     "openai/guided-diffusion: imagenet128_cond": ("adm_imagenet128",),
@@ -136,10 +136,10 @@ MODELS: dict[str, tuple[str, ...]] = {
     "openai/guided-diffusion: upsampler_128_512": ("adm_upsampler512",),
     "openai/guided-diffusion: lsun_bedroom_cat_horse_256": ("adm_lsun_bedroom", "adm_lsun_cat", "adm_lsun_horse"),
     "openai/guided-diffusion: lsun_horse_nodropout_256": ("adm_lsun_horse_nodropout",),
-    "openai/guided-diffusion: classifier64": (),
-    "openai/guided-diffusion: classifier128": (),
-    "openai/guided-diffusion: classifier256": (),
-    "openai/guided-diffusion: classifier512": (),
+    "openai/guided-diffusion: classifier64": ("adm_imagenet64_guided/classifier",),
+    "openai/guided-diffusion: classifier128": ("adm_imagenet128_guided/classifier",),
+    "openai/guided-diffusion: classifier256": ("adm_imagenet256_guided/classifier",),
+    "openai/guided-diffusion: classifier512": ("adm_imagenet512_guided/classifier",),
     "openai/improved-diffusion: imagenet64_uncond": ("iddpm_imagenet64",),
     "openai/improved-diffusion: imagenet64_cond_270M": ("iddpm_imagenet64_cond",),
     "openai/improved-diffusion: imagenet64_uncond_vlb": ("iddpm_imagenet64_vlb",),
@@ -159,7 +159,9 @@ def check_size(golden: Path, name: str) -> None:
     project, _, key = name.partition(": ")
     model = projects[project]["models"][key]
     for entry in MODELS[name]:
-        assert sum(registry.load().recipes[entry].parameters.values()) == model["num_parameters"], entry
+        recipe, _, stage = entry.partition("/")
+        counted = registry.load().recipes[recipe].parameters
+        assert (counted[stage] if stage else sum(counted.values())) == model["num_parameters"], entry
     if "resolved" in model:
         check_flags(name, model)
 
