@@ -55,11 +55,8 @@ class SmallFID:
             images: the data that the samples imitate, at their size.
             cache: folder where trained classifiers and features of real images are kept.
         """
-        if len(samples) < 2 or samples.shape[1:] != (images.size, images.size, images.channels):
-            raise ValueError(
-                f"samples must be at least two images of {images.size}x{images.size} pixels with {images.channels} "
-                f"channels, got {samples.shape}"
-            )
+        if len(samples) < 2 or samples.shape[1:] != images.shape:
+            raise ValueError(f"samples must be at least two images of the shape {images.shape}, got {samples.shape}")
         network, reference = self._prepared(images, Cache(cache))
         found = extract(ArrayImages(samples, labels, "samples"), network, frozenset(), "features of samples").moments
         return frechet_distance(reference.mean, reference.covariance, found.mean, found.covariance)

@@ -29,7 +29,7 @@ class SplitImages(ImageSet):
         whole = images.source.count(name)
         self.source_count = whole
         self.count = whole - first if count is None else count
-        self.shape = (images.size, images.size, images.channels)
+        self.shape = images.shape
         self.classes = images.classes
         self.name = f"{images.source.name} {name}"
         self.dataset = images.source.name

@@ -65,8 +65,7 @@ class ClassifierStage(Learner):
         return self.network.out_classes
 
     def input_spec(self, batch: int) -> Specification:
-        shape = (batch, self.size, self.size, self.images.channels)
-        return {"image": (shape, "float32"), self.process.told: ((batch,), "float32")}
+        return {"image": ((batch, *self.images.shape), "float32"), self.process.told: ((batch,), "float32")}
 
     def output_shape(self, batch: int) -> tuple[int, ...]:
         return batch, self.classes
@@ -95,7 +94,7 @@ class ClassifierStage(Learner):
 
     def check_guided(self, stage: "Stage") -> None:
         """Raises ValueError where it cannot guide the samples of a stage; the classes of data are not looked at."""
-        made, seen = (f"{one.size} x {one.size} x {one.images.channels}" for one in (stage, self))
+        made, seen = (" x ".join(map(str, one.images.shape)) for one in (stage, self))
         if made != seen:
             raise ValueError(
                 f"{self.name}/Images.size must be that of '{stage.name}', which it guides: {made} (with the channels), "

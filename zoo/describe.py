@@ -153,6 +153,7 @@ class _Forecast:
         return {
             "name": stage.name,
             "size": stage.size,
+            "width": stage.images.shape[1],
             "low_resolution": stage.images.low_resolution,
             "network": _kind(stage.network),
             "parameters": work.parameters,

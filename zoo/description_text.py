@@ -39,7 +39,7 @@ def _render_stage(stage: dict[str, Any], machine: dict[str, Any], samples: int) 
         *_render_time(stage, samples),
         *_render_sampling_memory(stage, machine),
     ]
-    return [f"{stage['name']}  {enlarges}{size}x{size}, {parts['source']}", *(_line(*row) for row in rows)]
+    return [f"{stage['name']}  {enlarges}{size}x{stage['width']}, {parts['source']}", *(_line(*row) for row in rows)]
 
 
 def _render_classifier(stage: dict[str, Any]) -> list[tuple[str, str]]:

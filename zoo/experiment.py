@@ -342,6 +342,7 @@ class Experiment:
         checkpoint: str = "last",
         decay: float | None = None,
         prompts: list[str] | None = None,
+        portrait: bool = False,
     ) -> np.ndarray:
         """Images of the last stage, uint8 [N, H, W, C].
 
@@ -353,6 +354,7 @@ class Experiment:
             checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP".
             decay: of the averaged weights; None takes the first of Training.ema.
             prompts: texts, one an image; None takes the captions of the recipe's sample set.
+            portrait: images taller than wide, of a model that is told the orientation.
         """
         self._check_named(checkpoint)
         seed = self.pipeline.seed if seed is None else seed
@@ -366,6 +368,10 @@ class Experiment:
             raise UserError("prompts are for text to image: no stage of this recipe is told a text")
         if prompts is not None and not (prompts and all(prompt.strip() for prompt in prompts)):
             raise UserError(f"prompts must be texts such as 'a red circle', got {prompts}")
+        if portrait and not self.pipeline.last.oriented:
+            raise UserError(
+                "portrait is for models that are told the orientation: the last stage of this recipe is not"
+            )
         given = self.pipeline.samples.labels if labels is None else GivenLabels(tuple(labels))
         captions = self.pipeline.samples.captions if prompts is None else GivenCaptions(tuple(prompts))
         asked = max(len(labels or [0]), len(prompts or [0]))
@@ -383,8 +389,11 @@ class Experiment:
                     batch["label"] = given(indices, stage.images.classes, seed) if own is None else own
                 if stage.conditioned_on_text:
                     batch["text"] = embedded(stage, captions, indices, seed)[1]
+                if stage.oriented:
+                    batch["portrait"] = np.full(count, portrait, np.int32)
                 made, begin = self._walk(stage, indices, batch, seed, checkpoint, decay), None
-        return to_bytes(made[0])
+        images = to_bytes(made[0])
+        return np.rot90(images, -1, axes=(1, 2)) if portrait else images
 
     # ---- images as latents of DDIM
 

@@ -164,7 +164,7 @@ class Latents:
 
     def _check(self, images: np.ndarray, labels: list[int] | None) -> None:
         stage = self.stage
-        shape = (stage.size, stage.size, stage.images.channels)
+        shape = stage.images.shape
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UserError(
                 f"images of stage '{stage.name}' must be uint8 {['N', *shape]}, got {images.dtype} {list(images.shape)}"

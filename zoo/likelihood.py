@@ -109,7 +109,7 @@ class StageLikelihood(DeviceBatches):
         super().__init__(settings.batch)
         self.stage, self.network = stage, network
         self.process = stage.objective.process.respace(settings.steps)
-        self.shape = (self.batch, stage.size, stage.size, stage.images.channels)
+        self.shape = (self.batch, *stage.images.shape)
         self._start = self._compiled(self._prepare)
         self._some = self._compiled(self._terms)
 

@@ -10,7 +10,7 @@ import numpy as np
 from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
 from zoo.data.images import Images
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Origin, Text
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Orientation, Origin, Text
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.samplers import Sampler
 from zoo.learner import Learner, Specification
@@ -101,6 +101,11 @@ class Stage(Method, Learner):
         return any(isinstance(part, Text) for part in self.conditioning)
 
     @property
+    def oriented(self) -> bool:
+        """Whether the network is told which images were turned."""
+        return any(isinstance(part, Orientation) for part in self.conditioning)
+
+    @property
     def low_resolution(self) -> LowResolution | None:
         """How it is given the images of the stage before."""
         return next((part for part in self.conditioning if isinstance(part, LowResolution)), None)
@@ -136,22 +141,24 @@ class Stage(Method, Learner):
 
     def input_spec(self, batch: int) -> Specification:
         """Name -> (shape, dtype) of what the network is called with."""
-        channels = self.images.channels
-        spec: Specification = {"image": ((batch, self.size, self.size, channels), "float32")}
+        spec: Specification = {"image": ((batch, *self.images.shape), "float32")}
         spec[self.objective.process.told] = ((batch,), "float32")
         if self.conditioned_on_class:
             spec["label"] = ((batch,), "int32")
         if self.images.text is not None:
             spec["text"] = ((batch, self.images.text.length, self.images.text.encoder.width), "float32")
+        if self.oriented:
+            spec["portrait"] = ((batch,), "int32")
         low = self.images.low_resolution
         if low is not None:
-            spec["low_resolution"] = ((batch, low, low, channels), "float32")
+            spec["low_resolution"] = ((batch, low, low, self.images.channels), "float32")
             spec[self.low_resolution.level if self.low_resolution else "low_resolution_time"] = ((batch,), "float32")
         return spec
 
     def output_shape(self, batch: int) -> tuple[int, ...]:
         """What the network must return: twice the channels where the variance is learned."""
-        return batch, self.size, self.size, self.images.channels * self.objective.variance.outputs
+        height, width, channels = self.images.shape
+        return batch, height, width, channels * self.objective.variance.outputs
 
     def check_classes(self) -> None:
         known = getattr(self.network, "classes", None)
@@ -181,6 +188,13 @@ def _check_text(stage: Stage) -> None:
         raise ValueError(
             f"conditioning of stage '{stage.name}' {words} Text, but its network {type(stage.network).__name__} "
             f"{'is told no' if told else 'wants a'} text: one needs the other (UViT.text = @TextInput())"
+        )
+    knows = getattr(getattr(stage.network, "text", None), "portrait", False)
+    if not stage.oriented == knows == stage.images.crop.turns:
+        raise ValueError(
+            f"conditioning of stage '{stage.name}' {'has' if stage.oriented else 'lacks'} Orientation, its network is "
+            f"told {'the' if knows else 'no'} orientation (UViT.text = @TextAndOrientationInput()), and Images.crop turns "
+            f"{'tall pictures' if stage.images.crop.turns else 'no picture'} (@LandscapeCrop()): all three go together"
         )
 
 

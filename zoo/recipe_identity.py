@@ -125,6 +125,7 @@ class Resolution:
         levels = [part for one in told for part in self._referred(one, "augmentation")]
         levels += [part for one in levels for part in self._referred(one, "process")]
         names = [component for component, _ in [*parts, *told, *levels]]
+        sizes += [self.literal(crop, "width") for one in images for crop in self._referred(one, "crop")]
         texts = [text for one in images for text in self._referred(one, "text")]
         sizes += [self.literal(text, "length") for text in texts]
         sizes += [self.literal(encoder, "width") for text in texts for encoder in self._referred(text, "encoder")]

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from zoo import recipe, recipe_building
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution, Orientation
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.samplers import Sampler
 from zoo.method import Method
@@ -53,6 +53,8 @@ class StageParts(Method):
         spec[self.objective.process.told] = ((batch,), "float32")
         if any(isinstance(part, ClassLabel) for part in self.conditioning):
             spec["label"] = ((batch,), "int32")
+        if any(isinstance(part, Orientation) for part in self.conditioning):
+            spec["portrait"] = ((batch,), "int32")
         if self.images.text is not None:
             spec["text"] = ((batch, self.images.text.length, self.images.text.encoder.width), "float32")
         if self.images.low_resolution is not None:
@@ -62,8 +64,10 @@ class StageParts(Method):
 
     def image_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the images of a batch: `image` and, for super-resolution, `low_resolution`."""
-        sizes = {"image": self.images.size, "low_resolution": self.images.low_resolution}
-        return {name: (batch, size, size, self.images.channels) for name, size in sizes.items() if size is not None}
+        width = getattr(self.images.crop, "width", self.images.size)  # of a crop that makes no squares
+        found: dict[str, tuple[int, ...]] = {"image": (batch, self.images.size, width, self.images.channels)}
+        low = self.images.low_resolution
+        return found if low is None else {**found, "low_resolution": (batch, low, low, self.images.channels)}
 
     def output_shape(self, batch: int) -> tuple[int, ...]:
         """What the network returns."""

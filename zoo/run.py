@@ -71,6 +71,7 @@ flags.DEFINE_string("shard", "1/1", "part i of n of samples or likelihood, as on
 flags.DEFINE_list("labels", None, "classes of pictures: sampled, or of the --images")
 flags.DEFINE_string("prompts", None, "sample these texts, as pictures for a person: 'a red circle; a blue star'")
 flags.DEFINE_list("images", None, "picture files, or an npz, that encode and interpolate (between pairs) start from")
+flags.DEFINE_boolean("portrait", False, "pictures taller than wide, of a model that is told the orientation")
 flags.DEFINE_integer("count", None, "how many pictures (interpolate: of a pair), or images (likelihood)", lower_bound=1)
 flags.DEFINE_integer("seed", None, "seed of the pictures; the recipe's Pipeline.seed by default", lower_bound=0)
 flags.DEFINE_string("low_resolution", None, "npz with uint8 images (arr_0) that the super-resolution stages enlarge")
@@ -208,9 +209,10 @@ def _run(experiment: "Experiment") -> int:
         _greet(experiment)
     if FLAGS.do in ("encode", "interpolate") or (FLAGS.do == "sample" and pictures):
         return _pictures(experiment)
-    if pictures or (FLAGS.count and FLAGS.do != "likelihood"):
+    if pictures or FLAGS.portrait or (FLAGS.count and FLAGS.do != "likelihood"):
         raise UserError(
-            "--labels, --prompts, --low_resolution and, with one of them, --count make pictures: they need --do sample"
+            "--labels, --prompts, --low_resolution and, with one of them, --count and --portrait make pictures: they "
+            "need --do sample"
         )
     if FLAGS.images:
         raise UserError(f"--images is for --do encode and --do interpolate, got --do {FLAGS.do}")
@@ -258,7 +260,7 @@ def _pictures(experiment: "Experiment") -> int:
         low = None if not FLAGS.low_resolution else pictures.read_npz(Path(FLAGS.low_resolution), "--low_resolution")
         prompts = None if FLAGS.prompts is None else [text.strip() for text in FLAGS.prompts.split(";")]
         given = FLAGS.count, FLAGS.seed, prompts
-        pictures.write_samples(experiment, _labels(), *given, low_resolution=low, **chosen)
+        pictures.write_samples(experiment, _labels(), *given, low_resolution=low, portrait=FLAGS.portrait, **chosen)
         return 0
     if not FLAGS.images:
         raise UserError(f"--do {FLAGS.do} needs --images A.png,B.png or one npz file with images in arr_0")

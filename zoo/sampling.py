@@ -126,7 +126,7 @@ class StageSampler(DeviceBatches):
         self.stage, self.network, self.guide = stage, network, guide
         self.process = stage.sampler.plan(stage.objective.process)
         self.walks = stage.sampler.walks(stage.objective.process)
-        self.shape = (batch, stage.size, stage.size, stage.images.channels)
+        self.shape = (batch, *stage.images.shape)
         self._start = self._compiled(self._prepare)
         self._remember = self._compiled(stage.sampler.start)
         self._walk = self._compiled(self._reverse_steps)
@@ -375,6 +375,8 @@ def _inputs(
     if stage.conditioned_on_text:
         captions, batch["text"] = embedded(stage, samples.captions, indices, seed)
         batch["captions"] = np.array(captions)
+    if stage.oriented:  # sets of images of one shape: none was turned
+        batch["portrait"] = np.zeros(len(indices), np.int32)
     if stage.low_resolution is not None:
         given = stage.low_resolution_images(indices, before, samples.shard)
         batch |= given if stage.labelled else {name: given[name] for name in given if name != "label"}

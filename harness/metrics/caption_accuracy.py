@@ -69,7 +69,7 @@ class CaptionAccuracy(Metric):
                 f"CaptionAccuracy.images are of {name}, which does not say what its captions are about: take a dataset "
                 "with attributes, such as CaptionedShapes, or the CLIP score"
             )
-        shape = (self.images.size, self.images.size, self.images.channels)
+        shape = self.images.shape
         if samples.shape != shape or min(shape[:2]) < SMALLEST:
             raise UserError(
                 f"the samples are {samples.shape}, and CaptionAccuracy.images {shape}: both must have one size, of at "

@@ -1,5 +1,6 @@
 """What a stage trains on: a source, cropped, flipped, paired with its low-resolution image, endless and resumable."""
 
+import math
 import os
 
 import numpy as np
@@ -21,7 +22,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Images:
-    """Square images of one size from a source, as training stream and as finite sets of examples."""
+    """Images of one size from a source, as training stream and as finite sets of examples."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class Images:
         """Describes the images; nothing is read yet.
 
         Args:
-            size: side in pixels.
+            size: side in pixels; height, where the crop makes no squares.
             low_resolution: side of the image that a super-resolution stage starts from; None for no pairs.
             channels: 3 for RGB (grey is repeated) or 1 for luma (BT.601).
             train: split that is trained on.
@@ -53,6 +54,11 @@ class Images:
             raise ValueError(f"low_resolution must be between 1 and {size - 1} (size is {size}), got {low_resolution}")
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 (luma) or 3 (RGB), got {channels}")
+        if crop.shape(size) != (size, size) and (low_resolution is not None or random_crop is not None):
+            raise ValueError(
+                f"low_resolution and random_crop must be None where the crop makes no squares ({type(crop).__name__}), "
+                f"got {low_resolution} and {random_crop}"
+            )
         self.source = source
         self.size = size
         self.crop = crop
@@ -66,8 +72,13 @@ class Images:
         self._held: dict[str, HeldPictures] = {}
 
     def __repr__(self) -> str:
-        size = f"{self.size}x{self.size}x{self.channels}"
+        size = "x".join(map(str, self.shape))
         return f"Images({self.source.name}, {size}, {', '.join(self._splits.values())})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        return (*self.crop.shape(self.size), self.channels)
 
     @property
     def classes(self) -> int:
@@ -104,7 +115,8 @@ class Images:
         Returns:
             Dataset of {image: float32 [S, S, C] in [-1, 1]; label: int32 [] if there are classes;
             low_resolution: float32 [s, s, C] in [-1, 1] if pairs are asked for; text: float32 [L, D] if it is asked
-            for}. Which of several captions an element has depends on (seed, n) as well.
+            for; portrait: int32 [], 1 of a picture that was turned, if the crop turns any}. Which of several captions
+            an element has depends on (seed, n) as well.
         """
         share = Share(first, None if count is None else first + count)
         blocks = self._shuffled(seed, share, self._block)
@@ -176,7 +188,7 @@ class Images:
 
         Returns:
             Dataset of {image: uint8 [S, S, C]; label: int32 []; low_resolution: uint8 [s, s, C]}, the last two as in
-            `stream`; and captions: string [], one a line, where `stream` has text.
+            `stream`; captions: string [], one a line, where `stream` has text; and portrait as there.
         """
         blocks = self._reader.finite(self.split(split), seed, first, self._block, last)
         dataset = blocks.map(self._pair, tf.data.AUTOTUNE).unbatch()
@@ -198,7 +210,7 @@ class Images:
         split = self.split("train")
         self.keep_captions()
         holds = self.random_crop is None  # else a picture looks different every epoch
-        if holds and split not in self._held and held.fits(self.source, split, share, self.size**2 * self.channels):
+        if holds and split not in self._held and held.fits(self.source, split, share, math.prod(self.shape)):
             self._held[split] = HeldPictures(self._reader, split, self._block)
         if split in self._held:
             return self._held[split].shuffled(seed, share, size)
@@ -207,7 +219,7 @@ class Images:
     @property
     def _block(self) -> int:
         """Images in a block."""
-        return max(1, min(128, BLOCK_BYTES // (self.size * self.size * self.channels)))
+        return max(1, min(128, BLOCK_BYTES // math.prod(self.shape)))
 
     def _prepare(self, record: Record, split: str, key: tf.Tensor | None) -> Example:
         """A record as uint8 [S, S, C] with its label and, where they are asked for, its captions.
@@ -218,6 +230,8 @@ class Images:
         image = example["image"]
         if self.text is None:
             example = {name: value for name, value in example.items() if name != "captions"}
+        if self.crop.turns:
+            example |= {"portrait": tf.cast(tf.shape(image)[0] > tf.shape(image)[1], tf.int32)}
         if key is None or self.random_crop is None:
             return example | {"image": self.fit(image)}
         return example | {"image": self._channelled(self.random_crop(image, self.size, key))}
@@ -236,8 +250,7 @@ class Images:
         mirrored = tf.zeros_like(numbers, tf.bool) if self.flip is None else self.flip.mirrored(seed, numbers)
         floats = tf.numpy_function(_to_floats, [images, mirrored], tf.float32, stateful=False)
         finished = {"image": tf.ensure_shape(floats, images.shape)}
-        if "label" in block:
-            finished["label"] = block["label"]
+        finished |= {name: block[name] for name in ("label", "portrait") if name in block}
         if self.text is not None:
             finished["text"] = self.text.in_graph(block["captions"], seed, numbers)
         if self.low_resolution is not None:

@@ -84,6 +84,19 @@ class Text(Conditioning):
         return {"text": batch["text"]}
 
 
+class Orientation(Conditioning):
+    """Whether the image is that of a picture taller than wide, turned by a quarter: 1 if so, else 0.
+
+    simple diffusion, text to image at 384x640: one model for landscape and portrait.
+    """
+
+    def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+        return {"portrait": batch["portrait"]}
+
+    def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
+        return {"portrait": batch["portrait"]}
+
+
 class Augmentation(abc.ABC):
     """Contract of the family: how low-resolution images are spoilt, so that the next stage forgives artefacts."""
 

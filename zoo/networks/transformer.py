@@ -171,7 +171,12 @@ class TextInput:
 
     Args:
         width: of an embedding; T5-XXL's have 4,096 numbers.
+
+    Attributes:
+        portrait: whether the network is also told which images were turned.
     """
+
+    portrait: bool = False
 
     def __init__(self, width: int) -> None:
         if width < 1:
@@ -182,3 +187,13 @@ class TextInput:
         """Raises ValueError where the embeddings are of another width."""
         if shape[-1] != self.width:
             raise ValueError(f"width of the text embeddings must be {self.width}, as TextInput says, got {shape[-1]}")
+
+
+class TextAndOrientationInput(TextInput):
+    """A text, and `portrait` [B]: 1 of an image that is a picture taller than wide, turned by a quarter, else 0.
+
+    simple diffusion names the flag and not how it enters: here a dense layer on the one-hot flag is added to the
+    embedding of the noise level, as a class would be.
+    """
+
+    portrait = True

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from zoo.networks.embeddings import TimeEmbedding
-from zoo.networks.layers import GroupNormalisation
+from zoo.networks.layers import GroupNormalisation, dense, full_precision
 from zoo.networks.patching import Patching
 from zoo.networks.resampling import ConvolutionResampling
 from zoo.networks.simple_diffusion import Calls, SimpleDiffusionNetwork, check_resolutions
@@ -62,6 +62,17 @@ class UViT(SimpleDiffusionNetwork):
         if self.text is not None:
             self.text.check(shapes["text"])
         super().build(shapes)
+
+    def _build_embeddings(self) -> None:
+        super()._build_embeddings()
+        if self.text is not None and self.text.portrait:
+            self.portrait = dense(self.embedding_channels, name="portrait", dtype=full_precision())
+
+    def embed(self, inputs: dict[str, Any]) -> Any:
+        embedding = super().embed(inputs)
+        if self.text is None or not self.text.portrait:
+            return embedding
+        return embedding + self.portrait(ops.one_hot(inputs["portrait"], 2, dtype=self.variable_dtype))
 
     def _build_levels(self, sizes: list[tuple[int, int]]) -> None:
         check_resolutions("attention_resolutions", self.attention_resolutions, sizes[:-1])
