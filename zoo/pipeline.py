@@ -193,8 +193,9 @@ def _check_text(stage: Stage) -> None:
     if not stage.oriented == knows == stage.images.crop.turns:
         raise ValueError(
             f"conditioning of stage '{stage.name}' {'has' if stage.oriented else 'lacks'} Orientation, its network is "
-            f"told {'the' if knows else 'no'} orientation (UViT.text = @TextAndOrientationInput()), and Images.crop turns "
-            f"{'tall pictures' if stage.images.crop.turns else 'no picture'} (@LandscapeCrop()): all three go together"
+            f"told {'the' if knows else 'no'} orientation (UViT.text = @TextAndOrientationInput()), and Images.crop "
+            f"turns {'tall pictures' if stage.images.crop.turns else 'no picture'} (@LandscapeCrop()): all three go "
+            "together"
         )
 
 

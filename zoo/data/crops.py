@@ -118,8 +118,8 @@ class BigGANCrop(Crop):
 class LandscapeCrop(Crop):
     """Images of `size` x `width` pixels, wider than tall: a picture that is taller than wide is turned by a quarter.
 
-    simple diffusion, section 3.6: 384x640, with a flag for what was turned. The paper prints no filter; here the picture
-    is resized as `CenterCrop` does it, to the smallest size that covers the image, and its middle is taken.
+    simple diffusion, section 3.6: 384x640, with a flag for what was turned. The paper prints no filter; here the
+    picture is resized as `CenterCrop` does it, to the smallest size that covers the image, and its middle is taken.
 
     Args:
         width: of the images, in pixels.
