@@ -109,7 +109,7 @@ def test_crop_conditioning_and_network_go_together(left_out: tuple[str, ...]) ->
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     root = tmp_path_factory.mktemp("turned")
-    asked = recipe.load(RECIPE, [*BINDINGS, f"Texts.directory = '{root / 'texts'}'", "Training.steps = 2"])
+    asked = recipe.load(RECIPE, [*BINDINGS, f"Texts.directory = '{root / 'texts'}'", "Training.steps = 0"])
     experiment = Experiment(asked, asked.build(), root / "run")
     experiment.train(experiment.pipeline.stages)
     return experiment

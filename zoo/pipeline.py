@@ -18,7 +18,7 @@ from zoo.likelihood import Likelihood
 from zoo.method import Method
 from zoo.origins import StageSamples
 from zoo.sampling import SampleSet
-from zoo.stage_checks import check_dropout, check_ends
+from zoo.stage_checks import check_dropout, check_ends, check_text
 from zoo.training.distribution import Machines
 from zoo.training.observers import SampleGrids
 from zoo.training.trainer import Training
@@ -69,13 +69,13 @@ class Stage(Method, Learner):
         sampler.walks(objective.process)  # a respacing that cannot be had is found before training
         check_ends(self)
         check_dropout(self)
+        check_text(self)
         enlarges = self.low_resolution is not None
         if enlarges != (images.low_resolution is not None):
             raise ValueError(
                 f"conditioning of stage '{name}' {'has' if enlarges else 'lacks'} LowResolution, but "
                 f"Images.low_resolution is {images.low_resolution}"
             )
-        _check_text(self)
 
     # ---- shapes
 
@@ -174,29 +174,6 @@ class Stage(Method, Learner):
                 f"{self.classifier.name}/NoisyClassifier.out_classes must be {self.images.classes}, the classes of the "
                 f"data of stage '{self.name}', which it guides; got {self.classifier.classes}"
             )
-
-
-def _check_text(stage: Stage) -> None:
-    """Conditioning, data and network all have a text, or none does."""
-    told, words = stage.conditioned_on_text, "has" if stage.conditioned_on_text else "lacks"
-    if told != (stage.images.text is not None):
-        raise ValueError(
-            f"conditioning of stage '{stage.name}' {words} Text, but Images.text is "
-            f"{'None' if told else '@Texts()'}: one needs the other"
-        )
-    if told != (getattr(stage.network, "text", None) is not None):
-        raise ValueError(
-            f"conditioning of stage '{stage.name}' {words} Text, but its network {type(stage.network).__name__} "
-            f"{'is told no' if told else 'wants a'} text: one needs the other (UViT.text = @TextInput())"
-        )
-    knows = getattr(getattr(stage.network, "text", None), "portrait", False)
-    if not stage.oriented == knows == stage.images.crop.turns:
-        raise ValueError(
-            f"conditioning of stage '{stage.name}' {'has' if stage.oriented else 'lacks'} Orientation, its network is "
-            f"told {'the' if knows else 'no'} orientation (UViT.text = @TextAndOrientationInput()), and Images.crop "
-            f"turns {'tall pictures' if stage.images.crop.turns else 'no picture'} (@LandscapeCrop()): all three go "
-            "together"
-        )
 
 
 class Pipeline:

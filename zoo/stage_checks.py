@@ -1,4 +1,4 @@
-"""What of a stage must go together: embedding and noise schedule, guidance and dropped labels."""
+"""What of a stage must go together: embedding and noise schedule, guidance and dropped labels, text and its encoder."""
 
 from typing import TYPE_CHECKING
 
@@ -44,3 +44,26 @@ def check_dropout(stage: "Stage") -> None:
                 f"guidance: {name} also asks the network of stage '{stage.name}' without its {kind}, which it is "
                 f"always trained with: set {kind}.dropout (0.1 is usual) and train it again"
             )
+
+
+def check_text(stage: "Stage") -> None:
+    """Raises ValueError where conditioning, data and network do not all have a text, or not all an orientation."""
+    told, words = stage.conditioned_on_text, "has" if stage.conditioned_on_text else "lacks"
+    if told != (stage.images.text is not None):
+        raise ValueError(
+            f"conditioning of stage '{stage.name}' {words} Text, but Images.text is "
+            f"{'None' if told else '@Texts()'}: one needs the other"
+        )
+    if told != (getattr(stage.network, "text", None) is not None):
+        raise ValueError(
+            f"conditioning of stage '{stage.name}' {words} Text, but its network {type(stage.network).__name__} "
+            f"{'is told no' if told else 'wants a'} text: one needs the other (UViT.text = @TextInput())"
+        )
+    knows = getattr(getattr(stage.network, "text", None), "portrait", False)
+    if not stage.oriented == knows == stage.images.crop.turns:
+        raise ValueError(
+            f"conditioning of stage '{stage.name}' {'has' if stage.oriented else 'lacks'} Orientation, its network is "
+            f"told {'the' if knows else 'no'} orientation (UViT.text = @TextAndOrientationInput()), and Images.crop "
+            f"turns {'tall pictures' if stage.images.crop.turns else 'no picture'} (@LandscapeCrop()): all three go "
+            "together"
+        )
