@@ -106,7 +106,7 @@ def method() -> Figures:
 
 
 def guided() -> Figures:
-    """An answer without a classifier, in one pass and in two; steps that a classifier pulls, by the backend's gradient."""
+    """An answer without a classifier, in one pass and in two; steps that a classifier pulls, by its gradient."""
     z, index = ops.convert_to_tensor(NOISE), np.array([3, 20], "int32")
     given = {"image": z, "label": np.array([1, 3], "int32")}
 
