@@ -99,6 +99,8 @@ DEVICES = {
         _gpu("h100", "NVIDIA H100 80 GB", 80, 494.7, 989.4, 3.35),
         # NVIDIA H200 data sheet (2024), SXM: the H100's rates, 141 GB (here decimal), 4.8 TB/s.
         _gpu("h200", "NVIDIA H200 141 GB", 141e9 / GIB, 494.7, 989.4, 4.8),
+        # Jouppi et al. 2020, table 3: a chip of TPU v2 has two cores, 46 TFLOP/s in bfloat16, 16 GiB, 700 GB/s.
+        _tpu("tpu-v2", "TPU v2 core", 8, 23, 0.35),
         # Google Cloud, "TPU v3": a chip has two cores, 123 TFLOP/s in bfloat16, 32 GiB, 900 GB/s; a replica is a core.
         _tpu("tpu-v3", "TPU v3 core", 16, 61.5, 0.45),
         # Google Cloud, "TPU v4": a chip has 275 TFLOP/s in bfloat16, 32 GiB, 1,200 GB/s; its two cores act as one.
@@ -130,7 +132,7 @@ def here(replicas: int | None = None, policies: Iterable[str] = (FLOAT32, BFLOAT
         UserError: nothing is known of the devices at hand.
     """
     if tf.config.list_physical_devices("TPU"):
-        raise UserError("which TPU this is cannot be asked: name it by --device tpu-v3 or tpu-v4, with --devices")
+        raise UserError("which TPU this is cannot be asked: name it by --device tpu-v2, tpu-v3 or tpu-v4, with --devices")
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         count = replicas or 1
