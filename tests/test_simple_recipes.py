@@ -1,4 +1,4 @@
-"""simple diffusion's recipes against what the paper prints: hyperparameters field by field, and the settings of rows."""
+"""simple diffusion's recipes against what it prints: hyperparameters field by field, and the settings of every row."""
 
 import math
 import re

@@ -132,7 +132,9 @@ def here(replicas: int | None = None, policies: Iterable[str] = (FLOAT32, BFLOAT
         UserError: nothing is known of the devices at hand.
     """
     if tf.config.list_physical_devices("TPU"):
-        raise UserError("which TPU this is cannot be asked: name it by --device tpu-v2, tpu-v3 or tpu-v4, with --devices")
+        raise UserError(
+            "which TPU this is cannot be asked: name it by --device tpu-v2, tpu-v3 or tpu-v4, with --devices"
+        )
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         count = replicas or 1
