@@ -14,6 +14,7 @@ from scipy.linalg import sqrtm
 from untrained import experiment_of
 
 from zoo.console import UserError
+from zoo.data.crops import CenterCrop
 from zoo.diffusion.conditioning import GaussianNoise, LowResolution, Origin
 from zoo.diffusion.losses import SimpleLoss
 from zoo.diffusion.objective import Objective
@@ -304,7 +305,10 @@ def exact(name: str, network: Posterior, process: DiscreteProcess, low: LowResol
     """A sampler of a stage whose network is exact."""
     training = SimpleNamespace(recomputation=None, precision=Float32())
     small = None if low is None else SIDE
-    data = SimpleNamespace(size=SIDE * network.side, low_resolution=small, channels=1, classes=0)
+    side = SIDE * network.side
+    data = SimpleNamespace(
+        size=side, shape=(side, side, 1), low_resolution=small, channels=1, classes=0, text=None, crop=CenterCrop()
+    )
     objective = Objective(process=process, target=ImageTarget(), variance=FixedSmallVariance(), loss=SimpleLoss())
     stage = Stage(name, network, objective, data, AncestralSampler(), training, () if low is None else (low,))
     return StageSampler(stage, stage.build_network(0), IMAGES)

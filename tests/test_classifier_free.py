@@ -11,6 +11,7 @@ import tiny
 from keras import ops
 
 from zoo import registry
+from zoo.data.crops import CenterCrop
 from zoo.diffusion.conditioning import ClassLabel, Text
 from zoo.diffusion.guidance import ClassifierFreeGuidance, unconditional
 from zoo.diffusion.logsnr_process import LogSNRProcess
@@ -155,7 +156,9 @@ class Denoiser(keras.Model):
 
 def stage(sampler: Any, *conditioning: Any) -> Stage:
     training = SimpleNamespace(recomputation=None, precision=Float32())
-    data = SimpleNamespace(size=4, low_resolution=None, channels=2, classes=2, text=None)
+    data = SimpleNamespace(
+        size=4, shape=(4, 4, 2), low_resolution=None, channels=2, classes=2, text=None, crop=CenterCrop()
+    )
     objective = Objective(PROCESS, VelocityTarget(), InterpolatedVariance(), SimpleLoss())
     return Stage("base", Denoiser(), objective, data, sampler, training, conditioning)  # type: ignore[arg-type]
 

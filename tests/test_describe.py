@@ -69,7 +69,7 @@ def stage(network: keras.Model | None = None, size: int = 4, channels: int = 3) 
         name="base",
         size=size,
         network=network or Network(),
-        images=part(low_resolution=None, source=part(name="shapes")),
+        images=part(low_resolution=None, shape=(size, size, channels), source=part(name="shapes")),
         training=part(
             batch=64,
             micro_batches=4,

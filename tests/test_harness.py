@@ -302,7 +302,7 @@ def test_what_cannot_be_scored_is_said_before_training(shapes, tmp_path):
     with pytest.raises(ValueError, match="reference_count must be"):
         small_fid(reference_count=1)
     for samples in (pictures(1, size=16), pictures(5, size=8)):
-        with pytest.raises(ValueError, match="samples must be at least two images of 16x16"):
+        with pytest.raises(ValueError, match="samples must be at least two images of the shape"):
             small_fid().score(samples, None, shapes, tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 from zoo import registry
+from zoo.data.crops import CenterCrop
 from zoo.diffusion import variances
 from zoo.diffusion.logsnr_process import LogSNRProcess, LogSNRSteps
 from zoo.diffusion.logsnr_schedules import (
@@ -203,7 +204,7 @@ def test_an_embedding_that_does_not_move_with_the_schedule_is_refused():
         objective = Objective(
             LogSNRProcess(ShiftedSchedule(COSINE, 128, noise_d)), VelocityTarget(), SMALL, SimpleLoss()
         )
-        images = SimpleNamespace(low_resolution=None, text=None)
+        images = SimpleNamespace(low_resolution=None, text=None, crop=CenterCrop())
         network = SimpleNamespace(time=ShiftedLogSNREmbedding(128, 64))
         return Stage("base", network, objective, images, AncestralSampler(steps=4), None)  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from zoo import registry, sampling
+from zoo.data.crops import CenterCrop
 from zoo.diffusion.dpm_solver import DPMSolverSampler
 from zoo.diffusion.logsnr_process import LogSNRProcess
 from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule
@@ -100,7 +101,9 @@ def sampled(sampler: Sampler, split: int, monkeypatch: pytest.MonkeyPatch) -> np
     """Three images, walked in compiled calls of `split` steps."""
     monkeypatch.setattr(sampling, "STEPS", split)
     training = SimpleNamespace(recomputation=None, precision=Float32())
-    data = SimpleNamespace(size=4, low_resolution=None, channels=1, classes=0, text=None)
+    data = SimpleNamespace(
+        size=4, shape=(4, 4, 1), low_resolution=None, channels=1, classes=0, text=None, crop=CenterCrop()
+    )
     process = LogSNRProcess(CosineLogSNRSchedule(), 20)
     objective = Objective(process, VelocityTarget(), InterpolatedVariance(), SimpleLoss())
     stage = Stage("base", Blur(), objective, data, sampler, training)  # type: ignore[arg-type]
