@@ -18,16 +18,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tiny
+import untrained
 
 from harness.cache import Cache
 from harness.features.classifier import DatasetClassifier
 from harness.features.network import extract
 from harness.splits import real_images
+from zoo import recipe
 from zoo.data.crops import CenterCrop
 from zoo.data.images import Images
 from zoo.data.shapes import Shapes
+from zoo.learner import Learner
 from zoo.pipeline import Stage
-from zoo.sampling import StageSampler, sample_stage
+from zoo.sampling import Guide, StageSampler, sample_stage
 from zoo.training import randomness
 
 MONITORED = 5  # images of a grid, say: fewer than a batch
@@ -40,14 +43,17 @@ def mirrored(folder: Path) -> dict[str, Any]:
     with one.scope():
         sample(folder / "one")
         images, _ = monitored(tiny.stage("base"))
+        pulled = guided()
         of_one = features(folder / "cache_one")
     with two.scope():
         sample(folder / "two")
         same_images, traces = monitored(tiny.stage("base"))
+        same_pulled = guided()
         of_two = features(folder / "cache_two")
     return {
         "replicas": two.num_replicas_in_sync,
         "same_images": bool(np.array_equal(images, same_images)),
+        "same_guided": bool(np.array_equal(pulled, same_pulled)),
         "traces": traces,
         "features": {name: float(np.abs(of_one[name] - of_two[name]).max()) for name in of_one},
     }
@@ -87,7 +93,7 @@ def killed(folder: Path, write: int) -> None:
 # ---- what they do
 
 
-def network_of(stage: Stage) -> keras.Model:
+def network_of(stage: Learner) -> keras.Model:
     """The network of a stage in the current strategy, every weight moved a little: the last layer begins at zero."""
     network = stage.build_network(seed=0)
     for index, variable in enumerate(network.trainable_variables):
@@ -116,6 +122,17 @@ def monitored(stage: Stage, network: keras.Model | None = None) -> tuple[np.ndar
         indices = np.arange(count)
         images = sampler.sample(key, indices, {"label": indices % 10}, weights)
     return images, sampler._walk.experimental_get_tracing_count()
+
+
+def guided() -> np.ndarray:
+    """Images of an untrained model that a classifier guides."""
+    stage = recipe.load(untrained.GUIDED, ["base/ClassifierGuidance.scale = 3"]).build().cascade[0]
+    for part in (stage, stage.classifier):
+        part.network = untrained.network_of(part)
+    network, guide = network_of(stage), Guide(network_of(stage.classifier), stage.classifier.process)
+    sampler, indices = StageSampler(stage, network, MONITORED, guide), np.arange(MONITORED)
+    weights = [variable.value for variable in network.trainable_variables]
+    return sampler.sample(randomness.key(0, "guided"), indices, {"label": indices}, weights)
 
 
 def features(cache: Path) -> dict[str, np.ndarray]:

@@ -479,6 +479,7 @@ def test_two_devices_make_the_set_of_one(on_devices: tuple[Path, dict[str, Any]]
     folder, figures = on_devices
     assert figures["replicas"] == 2
     assert figures["same_images"]
+    assert figures["same_guided"]
     for stage in ("base", "sr"):
         of_one = contents(folder / "one" / stage)
         assert len(of_one) == 5
