@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from zoo import recipe, registry
 from zoo.console import UserError
-from zoo.convert import adm, adm_flags, adm_recipe
+from zoo.convert import adm, adm_flags, adm_recipe, run_folders
 from zoo.convert.__main__ import main
 from zoo.convert.torch_file import read_state_dict
 from zoo.convert.torch_writing import write_state_dict
@@ -95,21 +95,21 @@ def equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> boo
 def test_recipe_of_a_published_checkpoint_has_the_network_of_its_flags(name: str):
     entry = CATALOGUE.checkpoints[name]
     flags, improved = adm_flags.from_text(entry.flags), entry.project == adm_recipe.IMPROVED
-    if entry.recipe is None:
-        assert adm_flags.kind(flags) == "classifier"
-        return
     assert adm_recipe.choose(flags, improved) in (entry.recipe, None)  # None: several have the same flags
-    stage = recipe.load(entry.recipe).build().stages[0]
-    assert adm_recipe.differences(stage.network, adm.network(flags)) == []
+    network = adm.network(flags)
+    stages = recipe.load(entry.recipe or "").build().stages
+    (stage,) = (stage for stage in stages if not adm_recipe.differences(stage.network, network))
     # what the recipe is, said in flags again, is what was published
     published = adm_flags.resolved(flags, improved)
     again = adm_flags.resolved(adm_recipe.flags_of(stage), improved)
     same = {"timestep_respacing", "use_ddim"}
-    if stage.objective.process.steps == 1000:  # scaling to 0 .. 1000 is none
+    if adm_flags.kind(flags) == "classifier":  # which its flags say nothing of
+        same |= {"noise_schedule"}
+    elif stage.objective.process.steps == 1000:  # scaling to 0 .. 1000 is none
         same |= {"rescale_timesteps", "rescale_learned_sigmas"}
     if published["use_kl"]:  # nor has a bound alone a weight
         same |= {"rescale_learned_sigmas"}
-    if published["num_head_channels"] != -1:
+    if published.get("num_head_channels", -1) != -1:
         same |= {"num_heads"}
     assert {key: again[key] for key in again if key not in same} == {
         key: published[key] for key in published if key not in same
@@ -201,6 +201,69 @@ def test_averaged_and_raw_weights_are_told_apart(files: Path, state: dict[str, n
     average_alone = convert(files, "--weights", averaged, out="average")
     with pytest.raises(UserError, match="has no raw weights"):
         main(["adm", "--export", str(average_alone), "--not_averaged", "--out", str(files / "x.pt")])
+
+
+GUIDED = """
+include 'tests/recipes/tiny_guided.gin'
+Pipeline.stages = [@classifier/ClassifierStage(), @base/Stage()]
+GroupNormalisation.groups = 32
+"""
+SHARED = {"image_size": 8, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [], "channel_mult": [1]}
+DESCRIPTIONS = {
+    "classifier": {
+        "class": "EncoderUNetModel",
+        "kwargs": SHARED | {"out_channels": 10, "use_scale_shift_norm": True, "pool": "adaptive"},
+    },
+    "base": {"class": "UNetModel", "kwargs": SHARED | {"out_channels": 3, "use_scale_shift_norm": True}},
+}
+
+
+def test_a_guided_run_gets_its_stages_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "guided.gin").write_text(GUIDED)
+    given = {}
+    for name, description in DESCRIPTIONS.items():
+        given[name] = state_of(description, seed=len(given))
+        (tmp_path / f"{name}.json").write_text(json.dumps(description))
+        save_file(given[name], tmp_path / f"{name}.safetensors")
+
+    def add(name: str, *more: str) -> None:
+        weights, flags = (str(tmp_path / f"{name}.{ending}") for ending in ("safetensors", "json"))
+        main(["adm", "--flags", flags, "--weights", weights, "--out", str(tmp_path / "run"), *more])
+
+    add("classifier", "--recipe", str(tmp_path / "guided.gin"))
+    assert "still without weights: base" in capsys.readouterr().out
+    before = sorted(path for path in (tmp_path / "run").rglob("*"))
+    for more, message in (
+        ((), "has its stage 'classifier' already"),
+        (("--stage", "base"), "does not have the network of the flags:\n  it is a UNet"),
+        (("--stage", "sr"), "--stage must be one of classifier, base, got 'sr'"),
+        (("--recipe", "quickstart"), "is a run of another recipe than quickstart"),
+    ):
+        with pytest.raises(UserError, match=message):
+            add("classifier", *more)
+    assert sorted(path for path in (tmp_path / "run").rglob("*")) == before
+    add("base")
+    assert "still without" not in capsys.readouterr().out
+    asked = recipe.load(tmp_path / "run" / "recipe.gin", ["SampleSet.batch = 2"])
+    pipeline = asked.build()
+    for name, state in given.items():
+        network, _ = run_folders.read_run(pipeline.stage(name), tmp_path / "run", "last", 0, False, None)
+        assert equal(adm.export(network), state)
+    run = Experiment(asked, asked.build(), tmp_path / "run")
+    assert run.sample(labels=[3, 7]).shape == (2, 8, 8, 3)
+    account = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert list(account["converted"]) == ["classifier", "base"]
+
+
+def test_a_classifier_is_exported_with_its_flags(tmp_path: Path):
+    stage = recipe.load("adm_imagenet64_guided").build().stage("classifier")
+    entry = CATALOGUE.checkpoints["adm_classifier64"]
+    flags = adm_recipe.flags_of(stage)
+    assert adm_flags.description(flags) == adm_flags.description(adm_flags.from_text(entry.flags))
+    assert (flags["noise_schedule"], flags["diffusion_steps"]) == ("cosine", 1000)
+    tiny = recipe.load("tests/recipes/tiny_guided.gin").build().stage("classifier")
+    with pytest.raises(UserError, match=r"no flag for .*: NoisyClassifier\.multipliers, .* 1000, heads other"):
+        adm_recipe.flags_of(tiny)
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])

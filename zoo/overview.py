@@ -53,14 +53,14 @@ def rows(folder: Path, bindings: Sequence[str], catalogue: Registry) -> Iterator
             )
 
 
-HEADER = f"{'recipe':32} {'stage':8} {'pixels':>6} {'parameters':>13}  {'':6} {'GFLOPs':>7} {'s':>5}"
+HEADER = f"{'recipe':45} {'stage':10} {'pixels':>6} {'parameters':>13}  {'':6} {'GFLOPs':>7} {'s':>5}"
 
 
 def render(row: Row) -> str:
-    """A row in at most 100 columns."""
+    """A row in 100 columns; a longer name of a recipe makes it longer."""
     verdict = "" if row.published is None else "equal" if row.published == row.parameters else "OTHER"
     return (
-        f"{row.recipe:32} {row.stage:8} {row.size:6} {row.parameters:13,}  {verdict:6} "
+        f"{row.recipe:45} {row.stage:10} {row.size:6} {row.parameters:13,}  {verdict:6} "
         f"{row.flops / 1e9:7,.1f} {row.seconds:5.1f}"
     )
 

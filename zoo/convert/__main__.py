@@ -2,6 +2,7 @@
 
     python -m zoo.convert adm --flags flags.json --weights ema_0.9999_540000.pt --out runs/adm64
     python -m zoo.convert adm --published adm_imagenet64 --out runs/adm64     fetches the weights first
+    python -m zoo.convert adm --published adm_classifier64 --out runs/guided  and then adm_imagenet64: two stages
     python -m zoo.convert adm --export runs/mine --out mine.pt                and mine.json, the flags
     python -m zoo.convert adm --list                                          what is published
 
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=asset_folder(), help="of fetched files (default %(default)s)")
     parser.add_argument("--offline", action="store_true", help="never use the network (or ZOO_OFFLINE=1)")
     parser.add_argument("--export", type=Path, metavar="RUN", help="write the weights of this run to --out")
-    parser.add_argument("--stage", help="of the run; by default its only one")
+    parser.add_argument("--stage", help="of the run; by default its only one, or the one with the network of the flags")
     parser.add_argument("--checkpoint", default="last", help="last, best or a step of the run")
     parser.add_argument("--ema", type=float, help="export the average of this decay; by default the first")
     parser.add_argument("--not_averaged", action="store_true", help="export the weights instead of their average")
@@ -116,31 +117,60 @@ def _write(
     improved = PROJECTS[options.project] == adm_recipe.IMPROVED
     decay, step = _told_apart(average, raw)
     groups = _read_groups(average, raw)
-    bindings = [] if decay == DECAY else [f"Training.ema = {decay}"]
-    if name is None and "class" in flags:
+    there = options.out / "recipe.gin"  # of a run that gets the weights of another of its stages
+    if name is None and "class" in flags and not there.is_file():
         raise UserError("a map of class and kwargs says nothing of the process: give --recipe, or the flags themselves")
-    chosen = name or adm_recipe.choose(flags, improved)
+    chosen = str(there) if there.is_file() else name or adm_recipe.choose(flags, improved)
     text = None if chosen else adm_recipe.write(flags, improved)
     with _recipe_file(chosen, text, options.out) as file:
-        stage = recipes.load(file, bindings).build().stages[0]
-        _check_network(stage.network, flags, chosen)
+        asked = recipes.load(file)
+        if there.is_file() and options.recipe and recipes.load(options.recipe).identity() != asked.identity():
+            raise UserError(f"{options.out} is a run of another recipe than {options.recipe}: choose another --out")
+        stage = _stage(asked.build().stages, flags, options.stage, chosen)
+        if decay != DECAY and stage.training.decays != (decay,):
+            if there.is_file():
+                raise UserError(
+                    f"by their name the weights have an average of decay {decay}, and Training.ema of stage "
+                    f"'{stage.name}' is {stage.training.decays} in {there}"
+                )
+            asked = recipes.load(file, [f"{stage.name}/Training.ema = {decay}"])
         step = options.step if options.step is not None else stage.training.steps if step is None else step
-        say(f"recipe {chosen or 'written from the flags'}; step {step:,}")
+        say(f"recipe {chosen or 'written from the flags'}, stage {stage.name}; step {step:,}")
         origin = None if chosen is None else recipes.load(file).path
-        parts = run_folders.write_run(options.out, recipes.load(file, bindings), origin, step, groups)
+        parts = run_folders.write_run(options.out, asked, stage.name, origin, step, groups)
+        others = [name for name in (one.name for one in asked.stages()) if not _has(options.out, name)]
     for line in state_dicts.report(parts):
         say(line)
     numbers = sum(math.prod(part.shape) for part in parts)
-    say(f"{len(parts)} tensors, {numbers:,} numbers, all of them used; the same report is {options.out / 'parity.txt'}")
+    report = options.out / "stages" / stage.name / "parity.txt"
+    say(f"{len(parts)} tensors, {numbers:,} numbers, all of them used; the same report is {report}")
+    if others:
+        say(f"still without weights: {', '.join(others)}; convert them with the same --out, or train them")
     say(f"python -m zoo.run --workdir {options.out} --do sample")
 
 
-def _check_network(network: Any, flags: Mapping[str, Any], chosen: str | None) -> None:
+def _has(run: Path, stage: str) -> bool:
+    return (run / "stages" / stage / "checkpoints").is_dir()
+
+
+def _stage(stages: Sequence[Any], flags: Mapping[str, Any], name: str | None, recipe: str | None) -> Any:
+    """The stage that the weights are of: by its name, the only one, or the one whose network the flags describe."""
     from zoo.convert import adm, adm_recipe
 
-    wrong = adm_recipe.differences(network, adm.network(flags))
-    if wrong:
-        raise UserError("\n  ".join([f"the recipe {chosen} does not have the network of the flags:", *wrong]))
+    network = adm.network(flags)
+    known = {stage.name: adm_recipe.differences(stage.network, network) for stage in stages}
+    fitting = [stage for stage, wrong in known.items() if not wrong]
+    if name is not None and name not in known:
+        raise UserError(f"--stage must be one of {', '.join(known)}, got '{name}'")
+    if name is None and len(stages) > 1 and len(fitting) != 1:
+        raise UserError(
+            f"{len(fitting)} stages of the recipe {recipe} have the network of the flags: say by --stage which of "
+            f"{', '.join(known)} the weights are of"
+        )
+    chosen = name or (fitting or list(known))[0]
+    if known[chosen]:
+        raise UserError("\n  ".join([f"the recipe {recipe} does not have the network of the flags:", *known[chosen]]))
+    return next(stage for stage in stages if stage.name == chosen)
 
 
 def _told_apart(average: Path | None, raw: Path | None) -> tuple[float, int | None]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from zoo import registry
+from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
-from zoo.convert import adm, adm_flags
+from zoo.convert import adm, adm_flags, classifier_flags
 from zoo.diffusion.conditioning import ClassLabel
 from zoo.diffusion.losses import HybridLoss, SimpleLoss, VLBLoss
 from zoo.diffusion.process import DiscreteProcess
@@ -49,8 +50,8 @@ def write(flags: Mapping[str, Any], improved: bool) -> str:
     """
     if adm_flags.kind(flags) == "classifier":
         raise UserError(
-            "the flags are of a classifier, which is no stage that is sampled: zoo.convert.adm.load(flags, weights) "
-            "gives the network"
+            "the flags are of a classifier, which say nothing of the model that it guides: give --recipe, such as "
+            "adm_imagenet64_guided; zoo.convert.adm.load(flags, weights) gives the network alone"
         )
     settings = adm_flags.resolved(flags, improved)
     kwargs = adm_flags.description(flags)["kwargs"]
@@ -170,7 +171,8 @@ def _settings(network: Any) -> dict[str, Any]:
         "multipliers": [float(multiplier) for multiplier in network.multipliers],
         "blocks": network.blocks,
         "out_channels": getattr(network, "out_channels", None),
-        "classes": getattr(network, "classes", None),
+        "classes": getattr(network, "classes", getattr(network, "out_classes", None)),
+        "pooling": type(getattr(network, "pooling", None)).__name__,
         "time": type(network.time).__name__,
         "modulation": type(network.modulation).__name__,
         "resampling": type(network.resampling).__name__,
@@ -195,6 +197,8 @@ def flags_of(learner: "Learner") -> dict[str, Any]:
         UserError: naming everything that the public code has no flag for.
     """
     network: Any = learner.network
+    if isinstance(learner, ClassifierStage):
+        return classifier_flags.flags_of(learner)
     if not isinstance(network, UNet):
         raise UserError(
             f"the network of stage '{learner.name}' is a {type(network).__name__}, and published are U-Nets"

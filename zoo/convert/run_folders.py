@@ -33,28 +33,58 @@ class Weights(NamedTuple):
 
 
 def write_run(
-    folder: Path, recipe: Recipe, origin: Path | None, step: int, groups: Mapping[str, Weights]
+    folder: Path, recipe: Recipe, name: str, origin: Path | None, step: int, groups: Mapping[str, Weights]
 ) -> list[Part]:
-    """Writes a run whose one stage has published weights.
+    """Writes a stage with published weights: into a new run, or into one that has its other stages already.
 
     Args:
-        folder: is made; nothing is left there where anything fails.
-        recipe: of one stage.
-        origin: the file that it is remembered by; None for the copy in the folder.
+        folder: is made, or is a run of the same recipe; nothing is changed there where anything fails.
+        recipe: of the run.
+        name: of the stage.
+        origin: the file that the recipe is remembered by; None for the copy in the folder.
         step: optimizer steps that the weights were trained for.
         groups: "ema" and, where they are there, "raw".
 
     Returns:
         What became of each tensor of each group.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out must be a folder that is not there yet or empty, got {folder}")
+    adds = (folder / "recipe.gin").is_file()
+    place = folder / "stages" / name
+    if not adds and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out must be a folder that is not there yet or empty, or a run, got {folder}")
+    if place.exists():
+        raise UserError(f"the run {folder} has its stage '{name}' already: remove {place}, or choose another --out")
     pipeline = recipe.build()
-    if len(pipeline.stages) != 1:
-        listed = ", ".join(stage.name for stage in pipeline.stages)
-        raise UserError(f"the recipe must have one stage, that of the weights; {recipe.path} has {listed}")
-    stage = pipeline.stages[0]
-    network = stage.build_network(pipeline.seed)
+    stored, parts = _filled(pipeline.stage(name), pipeline.seed, groups)
+    report = "\n".join(state_dicts.report(parts)) + "\n"
+    partial = place.with_name(f".{name}.partial") if adds else folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        stage = partial if adds else partial / "stages" / name
+        stage.mkdir(parents=True)
+        Checkpoints(stage / "checkpoints").save(step, stored)
+        write_text(stage / "parity.txt", report)
+        if adds:
+            os.rename(partial, place)
+            _keep_account(folder, folder, name, origin, groups)
+        else:
+            recipe.freeze(partial)
+            _keep_account(partial, folder, name, origin, groups)
+            if folder.exists():
+                folder.rmdir()
+            os.rename(partial, folder)
+    except OSError as error:
+        raise UserError(f"{folder} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return parts
+
+
+def _filled(
+    stage: "Learner", seed: int, groups: Mapping[str, Weights]
+) -> tuple[dict[str, dict[str, tf.Variable]], list[Part]]:
+    """The variables of every group, as a checkpoint has them, with the published numbers in them."""
+    network = stage.build_network(seed)
     tensors, (names, variables) = list(adm.tensors(network)), trained_variables(network)
     parts: list[Part] = []
     stored: dict[str, dict[str, tf.Variable]] = {}
@@ -66,32 +96,21 @@ def write_run(
         stored[group] = dict(zip(names, values, strict=True))
     if RAW in stored and AVERAGE not in stored:  # Training.ema is 0 then: the average is the weights themselves
         stored[AVERAGE] = stored[RAW]
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        Checkpoints(partial / "stages" / stage.name / "checkpoints").save(step, stored)
-        recipe.freeze(partial)
-        write_text(partial / "parity.txt", "\n".join(state_dicts.report(parts)) + "\n")
-        write_text(partial / "run.json", json.dumps(_account(origin or folder / "recipe.gin", groups), indent=1))
-        if folder.exists():
-            folder.rmdir()
-        os.rename(partial, folder)
-    except OSError as error:
-        raise UserError(f"{folder} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return parts
+    return stored, parts
 
 
-def _account(origin: Path, groups: Mapping[str, Weights]) -> dict[str, Any]:
-    """run.json: where the weights came from."""
+def _keep_account(written: Path, folder: Path, name: str, origin: Path | None, groups: Mapping[str, Weights]) -> None:
+    """Says in run.json where the weights of a stage came from; `written` is the folder as long as it is not whole."""
     files = {}
     for group, weights in groups.items():
         with weights.file.open("rb") as file:
             files[group] = {"file": weights.file.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    path = written / "run.json"
+    account = json.loads(path.read_text()) if path.is_file() else {"invocations": []}
+    account.setdefault("recipe", str(origin or folder / "recipe.gin"))
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"invocations": [], "recipe": str(origin), "converted": {"date": date, "weights": files}}
+    account.setdefault("converted", {})[name] = {"date": date, "weights": files}
+    write_text(path, json.dumps(account, indent=1))
 
 
 def read_run(stage: "Learner", workdir: Path, which: str, seed: int, raw: bool, decay: float | None) -> tuple[Any, int]:
