@@ -66,7 +66,7 @@ class Way:
 
 WAY_FIELDS = {field.name for field in fields(Way)} - {"checkpoints"} | {"checkpoint"}
 ROW_FIELDS = {"id", "label", "group", "dataset", "resolution", "system", "ours", "settings", "values", "note", "flags"}
-ROW_FIELDS |= {"suspect", "inferred", "mini", "like", "recipe", "bindings", "checkpoint"}
+ROW_FIELDS |= {"suspect", "inferred", "mini", "like", "recipe", "bindings", "checkpoint", "benchmark"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Row:
     Attributes:
         content: as in the file. `recipe`, `bindings` and `checkpoint` (one or a list) reproduce it, `mini` (with the
             same fields, and `seeds`) is the same experiment at laptop scale; runs of the recipes in `like` print it
-            beside their result, without being a measurement of it.
+            beside their result, without being a measurement of it. A row of speeds has a `benchmark`, the script that
+            measures them on its recipe: no samples are made of it.
     """
 
     id: str
@@ -93,11 +94,16 @@ class Row:
         """Recipes that imitate it on other data."""
         return tuple(self.content.get("like") or ())
 
+    @property
+    def benchmark(self) -> str | None:
+        """The script that measures its speeds; None of a row of scores."""
+        return self.content.get("benchmark")
+
     @cached_property
     def ways(self) -> dict[str, Way]:
-        """Scale, 'full' or 'mini' -> how the row is measured at it."""
-        found = {}
-        if self.content.get("recipe"):
+        """Scale, 'full' or 'mini' -> how the row is measured at it; none of a row of speeds."""
+        found: dict[str, Way] = {}
+        if self.content.get("recipe") and self.benchmark is None:
             found["full"] = _way({name: self.content[name] for name in WAY_FIELDS if name in self.content})
         if self.content.get("mini"):
             found["mini"] = _way(self.content["mini"])
@@ -193,8 +199,8 @@ def _load(path: Path) -> Paper:
         for row in table.rows:
             place = f"{path}, row {table.id}:{row.id}"
             _require(place, row.content, ROW_FIELDS)
-            if "recipe" not in row.content and {"bindings", "checkpoint"} & set(row.content):
-                raise UserError(f"{place} has bindings or a checkpoint without the recipe that they belong to")
+            if "recipe" not in row.content and {"bindings", "checkpoint", "benchmark"} & set(row.content):
+                raise UserError(f"{place} has bindings, a checkpoint or a benchmark without the recipe of it")
             if "mini" in row.content:
                 _require(f"{place}, mini", row.content["mini"], WAY_FIELDS)
                 if "recipe" not in row.content["mini"]:

@@ -43,15 +43,18 @@ def _recipes(tables: Tables) -> Iterator[str]:
     """Rows of a paper's own systems that have no recipe and are not awaited, and the reverse; recipes that are not."""
     for identity, (paper, _, row) in tables.rows.items():
         awaited = identity in paper.awaited
-        if row.ours and "full" not in row.ways and not awaited:
+        has_recipe = "full" in row.ways or row.benchmark is not None
+        if row.ours and not has_recipe and not awaited:
             yield f"{identity} is of the paper's own system and has no recipe: name one, or why not (awaited:)"
-        if awaited and "full" in row.ways:
+        if awaited and has_recipe:
             yield f"{identity} has a recipe and is awaited all the same: take it out of awaited:"
         if awaited and not row.ours:
             yield f"{identity} is awaited, but it is not of the paper's own system: take it out of awaited:"
-        for file in dict.fromkeys([*(way.recipe for way in row.ways.values()), *row.like]):
+        named = [("recipe", file) for file in [*(way.recipe for way in row.ways.values()), *row.like]]
+        named += [("recipe", row.content["recipe"]), ("benchmark", row.benchmark)] if row.benchmark else []
+        for kind, file in dict.fromkeys(named):
             if not (PROJECT / file).is_file():
-                yield f"{identity} names the recipe {file}, which is not there"
+                yield f"{identity} names the {kind} {file}, which is not there"
     for paper in tables.papers:
         for identity in paper.awaited:
             if identity not in tables.rows:

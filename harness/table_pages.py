@@ -148,7 +148,7 @@ class Tables:
         for paper in self.papers:
             for table in paper.tables:
                 measured = sum(f"{table.id}:{row.id}" in self.by_row for row in table.rows)
-                able = sum(bool(row.ways) for row in table.rows)
+                able = sum(bool(row.ways or row.benchmark) for row in table.rows)
                 link = f"[{table.id}]({paper.name}.md#{_anchor(table)}): {table.title}"
                 lines.append(_line([paper.name, link, str(len(table.rows)), str(able or "-"), str(measured or "-")]))
         return "\n".join(lines) + "\n"
@@ -182,6 +182,9 @@ def _recipes(row: Row, awaited: str | None, batch: str | None) -> list[str]:
         steps = [one for one in way.checkpoints if one]
         checkpoints = f", checkpoint{'s' if len(steps) > 1 else ''} {' and '.join(steps)}" if steps else ""
         parts.append(f"{name}`{way.recipe}`{bindings}{checkpoints}")
+    if row.benchmark:
+        bindings = "".join(f", `{binding}`" for binding in row.content.get("bindings") or ())
+        parts.append(f"`python {row.benchmark}`: `{row.content['recipe']}`{bindings}")
     if batch:
         parts.append(f"published samples: `{batch}`")
     return parts

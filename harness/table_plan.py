@@ -139,7 +139,8 @@ def plan(tables: Tables, ids: Sequence[str], scale: str, seeds: int | None, work
         way = row.ways.get(scale)
         if way is None:
             if row.ours:
-                left_out[identity] = paper.awaited.get(identity, f"the row names no recipe at scale {scale}")
+                speed = f"a speed, which python {row.benchmark} measures" if row.benchmark else None
+                left_out[identity] = speed or paper.awaited.get(identity, f"the row names no recipe at scale {scale}")
             continue
         ways.setdefault(table.id, {})[row.id] = way
         jobs += [

@@ -309,6 +309,26 @@ def check_scores(table: Table, pipeline: Pipeline) -> None:
     assert pipeline.evaluation.reference_split == "train"
 
 
+SPEEDS = [row for table in ADM.tables for row in table.rows if row.benchmark]
+
+
+@pytest.mark.parametrize("row", SPEEDS, ids=[f"{row.content['group']}:{row.label}" for row in SPEEDS])
+def test_rows_of_speeds_have_the_printed_batch_and_implementation(row: Row) -> None:
+    """Of the paper's optimisations XLA has the fused normalisation; the fused optimizer is always there."""
+    stage = built(row.content["recipe"], tuple(row.content.get("bindings") or ())).last
+    implementation, batch = row.settings["implementation"], row.settings["batch_size_per_gpu"]
+    assert stage.size == row.content["resolution"]
+    assert (stage.training.compiler is not None) == (implementation == "optimized")
+    assert (stage.training.precision.policy == "mixed_float16") == (implementation != "theoretical")
+    assert batch in (None, stage.training.batch)
+
+
+def test_every_own_row_is_a_recipe_or_a_speed() -> None:
+    own = [row for table in ADM.tables for row in table.rows if row.ours]
+    assert len(own) == len(OURS) + len(SPEEDS)
+    assert not ADM.awaited
+
+
 def made_by(row: Row) -> tuple[str, tuple[str | None, ...]]:
     """What makes two rows one measurement."""
     return identity(way(row).recipe, way(row).bindings), way(row).checkpoints

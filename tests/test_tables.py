@@ -398,6 +398,16 @@ def test_check_wants_a_recipe_or_a_reason_for_every_row_of_ours(toys, capsys):
     assert "toy/1:a names the recipe recipes/gone.gin, which is not there" in problems(toys, capsys)
 
 
+def test_a_row_of_speeds_names_the_script_that_measures_them(toys, capsys):
+    speed = PAPER.replace(f"mini: {{recipe: {TINY}, seeds: 2}}", "benchmark: benchmarks/gone.py")
+    toys.write(speed)
+    assert "toy/1:a names the benchmark benchmarks/gone.py, which is not there" in problems(toys, capsys)
+    toys.write(speed.replace("gone.py", "sampling.py"))
+    assert "toy/1:a" not in problems(toys, capsys)
+    toys.run()
+    assert toys.row("a")["recipe"] == f"`python benchmarks/sampling.py`: `{TINY}`"
+
+
 def test_check_finds_results_whose_recipe_changed(toys, capsys):
     path = toys.add("x")
     assert problems(toys, capsys) == ""
