@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from zoo.diffusion.conditioning import ClassLabel, Text
+from zoo.diffusion.conditioning import Condition
 from zoo.networks.embeddings import LogSNREmbedding
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check_dropout(stage: "Stage") -> None:
     guidance = stage.sampler.guidance
     if guidance is None or not guidance.drops:
         return
-    told = [part for part in stage.conditioning if isinstance(part, ClassLabel | Text)]
+    told = [part for part in stage.conditioning if isinstance(part, Condition)]
     name = type(guidance).__name__
     if not told:
         raise ValueError(

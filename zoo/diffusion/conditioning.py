@@ -27,26 +27,47 @@ class Conditioning(abc.ABC):
         """Network inputs for sampling: labels as asked, low-resolution images from the stage before."""
 
 
-class ClassLabel(Conditioning):
-    """The class of the image; -1 is no class.
+class Condition(Conditioning):
+    """What samples can be turned towards: a share of the training images is not told it.
+
+    Then the network can be guided without a classifier (Ho and Salimans 2022, algorithm 1).
 
     Args:
-        dropout: share of the training images that are told no class, as that of `Text` (simple diffusion: 0.1).
+        dropout: that share (simple diffusion, appendix B: 0.1).
+
+    Attributes:
+        name: of the input, [B, ...].
     """
+
+    name: str
 
     def __init__(self, dropout: float = 0.0) -> None:
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.dropout = dropout
 
+    @abc.abstractmethod
+    def absent(self, value: Any) -> Any:
+        """What says in the place of `value` that nothing is told, of its shape."""
+
     def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        return {"label_dropout": ("uniform", (shapes["image"][0], 1))} if self.dropout else {}
+        return {f"{self.name}_dropout": ("uniform", (shapes["image"][0], 1))} if self.dropout else {}
 
     def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
-        label = batch["label"]
+        value = batch[self.name]
         if self.dropout:
-            label = ops.where(random["label_dropout"][:, 0] >= self.dropout, label, -ops.ones_like(label))
-        return {"label": label}
+            kept = ops.reshape(random[f"{self.name}_dropout"] >= self.dropout, (-1, *[1] * (len(value.shape) - 1)))
+            value = ops.where(kept, value, self.absent(value))
+        return {self.name: value}
+
+
+class ClassLabel(Condition):
+    """The class of the image; -1 is no class."""
+
+    name = "label"
+
+    def absent(self, value: Any) -> Any:
+        return -ops.ones_like(value)
 
     def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
         return asked_class(batch)
@@ -57,28 +78,13 @@ def asked_class(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: batch[name] for name in ("label", "label_weight") if name in batch}
 
 
-class Text(Conditioning):
-    """A caption, as embeddings of its tokens; rows of zeros are padding, and zeros alone are no text.
+class Text(Condition):
+    """A caption, as embeddings of its tokens; rows of zeros are padding, and zeros alone are no text."""
 
-    Args:
-        dropout: share of the training images that are told no text, so that the network can be guided without a
-            classifier (Ho and Salimans 2022, algorithm 1; simple diffusion, appendix B: 0.1).
-    """
+    name = "text"
 
-    def __init__(self, dropout: float = 0.0) -> None:
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        self.dropout = dropout
-
-    def randomness(self, shapes: dict[str, tuple[int, ...]]) -> Draws:
-        return {"text_dropout": ("uniform", (shapes["image"][0], 1))} if self.dropout else {}
-
-    def training_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
-        text = batch["text"]
-        if self.dropout:
-            kept = ops.reshape(random["text_dropout"] >= self.dropout, (-1, 1, 1))
-            text = ops.where(kept, text, ops.zeros_like(text))
-        return {"text": text}
+    def absent(self, value: Any) -> Any:
+        return ops.zeros_like(value)
 
     def sampling_inputs(self, batch: dict[str, Any], random: dict[str, Any]) -> dict[str, Any]:
         return {"text": batch["text"]}
