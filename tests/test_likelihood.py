@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from keras import ops
 from untrained import experiment_of
 
 from harness import likelihood_report, report
+from zoo import recipe
 from zoo.console import UserError
 from zoo.diffusion import bound, losses, targets, variances
 from zoo.diffusion.logsnr_process import LogSNRProcess
@@ -104,6 +106,17 @@ def test_the_terms_are_those_of_the_noise_of_image_and_step(experiment: Experime
     found = bound.terms(stage.objective, output, x, noise, level, process, stage.sampler.clipping)
     for name, values in found._asdict().items():
         assert results["base"]["terms"][name][7] == pytest.approx(float(np.mean(values)), rel=1e-5)
+
+
+def test_numbers_are_those_of_an_encoder_of_captions(tmp_path: Path):
+    """Shards of another encoder's embeddings are not taken over."""
+    identities = []
+    for seed in (0, 1):
+        asked = recipe.load(tiny.ROOT / "tests" / "recipes" / "tiny_text.gin", [f"RandomTextEncoder.seed = {seed}"])
+        pipeline = asked.build()
+        run = LikelihoodRun(Experiment(asked, pipeline, tmp_path), pipeline.likelihood)
+        identities.append(run._identity(pipeline.last, pipeline.last.network, {"step": 0, "hash": ""}))
+    assert identities[0]["text"] != identities[1]["text"]
 
 
 def test_neither_batch_nor_count_moves_an_image(experiment: Experiment, results: dict[str, Any]):

@@ -19,6 +19,7 @@ from zoo.console import UserError, progress
 from zoo.device_batches import DeviceBatches
 from zoo.diffusion import bound
 from zoo.sample_files import claimed, shard_path, tidy, whole_arrays, write_arrays
+from zoo.sampling import told
 from zoo.training import randomness
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ class StageLikelihood(DeviceBatches):
         Args:
             key: of the stage and the seed; the noise of image i at step t depends on it, i and t alone.
             indices: int [n], n at most `at_once`: their numbers.
-            batch: `image` uint8 [n, H, W, C], `label` [n], `text` [n, L, D] and `low_resolution` uint8 [n, h, w, C] as
-                the stage needs them.
+            batch: `image` uint8 [n, H, W, C], and what `zoo.sampling.told` gives with it.
             weights: of the network, in the order of its trainable variables.
             bar: progress, updated by evaluations of the network an image.
         """
@@ -148,8 +148,6 @@ class StageLikelihood(DeviceBatches):
         # float64: at step 0 two probabilities that are almost alike are subtracted, and next to the network it is cheap
         x = tf.cast(batch["image"], tf.float64) / 127.5 - 1
         given = {name: value for name, value in batch.items() if name != "image"}
-        if "low_resolution" in given:
-            given["low_resolution"] = tf.cast(given["low_resolution"], tf.float32) / 127.5 - 1
         shapes = {"image": self.shape, **{name: tuple(value.shape) for name, value in given.items()}}
         random = randomness.draw_each(key, indices, self.stage.conditioning_draws(shapes))
         return x, self.stage.sampling_inputs(given, random), bound.prior(x, self.process)
@@ -188,8 +186,9 @@ class StageLikelihood(DeviceBatches):
         own = randomness.fold(key, tf.gather(tf.constant(self.process.timestep_map, tf.int32), index))
         noise = tf.cast(randomness.draw_each(own, indices, {"noise": ("normal", self.shape)})["noise"], x.dtype)
         z = self.process.corrupt(x, noise, level)
-        told = {name: tf.cast(value, tf.float32) for name, value in level.inputs.items()}
-        output, _ = self.network.stateless_call(weights, [], {**inputs, **told, "image": tf.cast(z, tf.float32)})
+        noise_level = {name: tf.cast(value, tf.float32) for name, value in level.inputs.items()}
+        given = {**inputs, **noise_level, "image": tf.cast(z, tf.float32)}
+        output, _ = self.network.stateless_call(weights, [], given)
         clip = self.stage.sampler.clipping
         found = bound.terms(self.stage.objective, tf.cast(output, x.dtype), x, noise, level, self.process, clip)
         return tf.stack(found, axis=-1)
@@ -254,11 +253,8 @@ def _measure_range(
     examples = stage.images.examples(settings.split, seed=ORDER, first=first, last=last)
     at = first
     for found in examples.batch(measuring.at_once).as_numpy_iterator():
-        unused = {"captions"} if stage.conditioned_on_class else {"captions", "label"}
-        batch = {name: value for name, value in found.items() if name not in unused}
+        batch = {"image": found["image"], **told(stage, found)}
         count = len(batch["image"])
-        if stage.images.text is not None:  # of several captions the first
-            batch["text"] = stage.images.text.chosen(found["captions"], np.zeros(count))
         done.append(measuring.measure(key, np.arange(at, at + count), batch, weights, bar))
         at += count
     steps = measuring.process.steps

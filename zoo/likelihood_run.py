@@ -98,6 +98,7 @@ class LikelihoodRun:
             "network": type(network).__name__,
             "objective": parts_of(stage.objective),
             "conditioning": parts_of(stage.conditioning),
+            **({} if images.text is None else {"text": images.text.identity()}),
             "clipping": parts_of(stage.sampler.clipping),
             "steps": self.settings.steps,
             "shard": self.settings.shard,

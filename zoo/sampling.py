@@ -291,7 +291,10 @@ def keep_captions(stage: "Stage", captions: Captions, count: int, seed: int) -> 
 
 
 def told(stage: "Learner", examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a sampler is told of examples of the dataset, as `Images.examples` gives them [n, ...], but the images."""
+    """What a network is told of examples of the dataset, as `Images.examples` gives them [n, ...], but the images.
+
+    Of several captions of an image it is told the first.
+    """
     batch = {name: value for name, value in examples.items() if name not in ("image", "captions")}
     if "low_resolution" in batch:
         batch["low_resolution"] = batch["low_resolution"].astype(np.float32) / 127.5 - 1
