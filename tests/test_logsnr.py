@@ -12,6 +12,7 @@ from keras import ops
 from zoo import registry
 from zoo.data.crops import CenterCrop
 from zoo.diffusion import variances
+from zoo.diffusion.conditioning import GaussianNoise
 from zoo.diffusion.logsnr_process import LogSNRProcess, LogSNRSteps
 from zoo.diffusion.logsnr_schedules import (
     CosineLogSNRSchedule,
@@ -217,6 +218,22 @@ def test_levels_of_an_augmentation_lie_between_the_steps():
     process = LogSNRProcess(COSINE, steps=10)
     index, part = np.array([0, 3, 9]), np.array([1.0, 0.25, 0.0], "float32")
     near(process.between(index, part).index, [0.0, 0.375, 1.0], 1e-6)
+
+
+def test_an_augmentation_tells_the_log_snr():
+    """Gaussian conditioning augmentation of a process in continuous time: between two steps, and at s = 0."""
+    process, images = LogSNRProcess(COSINE, steps=10), np.tanh(normal(3)).astype("float32")
+    draws = {"augmentation_noise": normal(4).astype("float32")}
+    uniform = np.array([[0.35, 0.5, 0.25], [0.95, 0.5, 0.0], [0.5, 0.01, 0.9]], "float32")
+    found = GaussianNoise(process, s=2.5, clean=0.1).augment(images, {**draws, "augmentation_level": uniform})
+    # s is 4, 10 and, with the probability of `clean`, 0; the last column is the part of the way to the step before
+    near(found["low_resolution_logsnr"], COSINE.logsnr(np.array([0.375, 1.0, 0.0]), np), 1e-4)
+    level = process.level(np.array([0.375, 1.0, 0.0], "float32"))
+    noisy = np.asarray(process.corrupt(images, draws["augmentation_noise"], level))
+    near(found["low_resolution"][:2], noisy[:2], 1e-5)
+    near(found["low_resolution"][2], images[2], 0)
+    asked = GaussianNoise(process, s=2.5).apply(images, draws)
+    near(asked["low_resolution_logsnr"], np.full(3, COSINE.logsnr(np.array(0.25), np)), 1e-4)
 
 
 def log_sigmoid(x: float) -> float:

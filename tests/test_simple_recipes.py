@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule, ShiftedSchedule
 from zoo.diffusion.losses import MultiscaleLoss, SimpleLoss
 from zoo.diffusion.samplers import AncestralSampler, StaticClipping
 from zoo.diffusion.targets import NoiseTarget, VelocityTarget
+from zoo.experiment import Experiment
 from zoo.networks.patching import ConvolutionPatching, WaveletPatching
 from zoo.networks.shifted_embedding import ShiftedLogSNREmbedding
 from zoo.networks.simple_unet import SimpleDiffusionUNet
@@ -301,3 +303,20 @@ def test_adam_is_that_of_each_resolution() -> None:
     for file in RECIPES.values():
         (stage,) = built(file).stages
         assert adam(stage).beta_2 == (0.999 if file.endswith("imagenet128_unet.gin") else 0.99)
+
+
+@pytest.mark.slow
+def test_a_quarter_of_the_uvit_trains_and_samples_at_256(tmp_path: Path) -> None:
+    """A quarter of the width, with all 36 blocks, on two cores: a step of training, and a guided walk."""
+    bindings = (
+        "UViT.channels = 32", "UViT.classes = 10", "Images.source = @Shapes()", "Images.test = 'test'",
+        "Training.batch = 1", "Training.steps = 1", "Monitoring.grid_images = 1", "SampleSet.batch = 1",
+        "AncestralSampler.steps = 2", "AncestralSampler.guidance = @ClassifierFreeGuidance()",
+        "ClassifierFreeGuidance.scale = 2.0",
+    )  # fmt: skip
+    asked = loaded("recipes/simple_diffusion_imagenet256_uvit.gin", bindings)
+    experiment = Experiment(asked, asked.build(), tmp_path)
+    experiment.train(experiment.pipeline.stages)
+    images = experiment.sample(labels=[3], seed=0)
+    assert images.shape == (1, 256, 256, 3)
+    assert images.std() > 10

@@ -69,7 +69,7 @@ class InterpolatedVariance(Variance):
     """noise_param of the way from beta~ to beta in the logarithm (simple diffusion, appendix A).
 
     The pseudo-code prints (1 - exp(..)) + log_sigmoid(..) for a log variance: the logarithm of the first factor is
-    meant.
+    meant. It is a setting of sampling: a squared error does not know it. (The mean that `VLBLoss` trains does.)
     """
 
     def __init__(self, noise_param: float = 0.2) -> None:
