@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from harness import charts
-from harness.cache import write_atomically
 from harness.images import ImageSet, Selection
 from zoo.console import UserError
+from zoo.whole_files import write_bytes
 
 SHOWN = 6  # classes in a picture of the best or worst, as in the paper
 COLUMNS = 8  # samples of each
@@ -102,7 +102,7 @@ def write_pictures(result: Mapping[str, Any], samples: ImageSet | None, stem: Pa
     if accuracy is None:
         return []
     written = [stem.with_name(f"{stem.name}-classes.png")]
-    write_atomically(written[0], charts.to_png(charts.draw_classes(accuracy)))
+    write_bytes(written[0], charts.to_png(charts.draw_classes(accuracy)))
     if samples is not None and samples.classes:
         scale = max(1, 64 // samples.shape[0])
         for kind, classes in (("best", accuracy.best()), ("worst", accuracy.worst())):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import charts, measured, pages
+from zoo.whole_files import write_bytes
 
 SUFFIX = "-likelihood"
 WIDTH, CELL = 80, 20
@@ -57,9 +58,7 @@ def left_out(result: Mapping[str, Any]) -> list[str]:
 
 def write_picture(result: Mapping[str, Any], path: Path) -> None:
     """The curves as PNG."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(charts.to_png(charts.draw_terms(result["terms"])))
-    partial.replace(path)
+    write_bytes(path, charts.to_png(charts.draw_terms(result["terms"])))
 
 
 def section(name: str, result: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.cache import write_atomically
+from zoo.whole_files import write_text
 
 
 def escape(text: object) -> str:
@@ -95,7 +95,7 @@ def write_page(path: Path, title: str, lead: str, sections: Mapping[str, Sequenc
     links = " ".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in shown)
     body = "\n".join(section(name, *parts) for name, parts in shown.items())
     page = PAGE.format(title=escape(title), lead=escape(lead), links=links, body=body, style=STYLE)
-    write_atomically(path, page.encode())
+    write_text(path, page)
 
 
 def _anchor(title: str) -> str:

@@ -6,8 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from harness.cache import write_atomically
 from harness.curves import Axis, Figure
+from zoo.whole_files import write_bytes
 
 STYLE = 1  # of the drawing; a change of it draws every figure anew
 WIDTH, HEIGHT = 3.6, 2.9  # of one pair of axes, inches
@@ -28,7 +28,7 @@ def is_current(path: Path, figure: Figure) -> bool:
 def write(path: Path, figure: Figure) -> None:
     """Draws a figure where its file does not show this data."""
     if not is_current(path, figure):
-        write_atomically(path, draw(figure))
+        write_bytes(path, draw(figure))
 
 
 def draw(figure: Figure) -> bytes:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import charts, measured
-from harness.cache import write_atomically, write_json
+from harness.cache import write_json
 from harness.compare import Entry, Protocol
 from harness.curves import Axis, Curve, Point
 from harness.table_screen import WIDTH, block
 from zoo.console import UserError
+from zoo.whole_files import write_bytes, write_text
 
 UNLIKE = "numbers of unlike protocols are not ranked"
 
@@ -129,11 +130,11 @@ class SweepReport:
         )
         write_json(folder / "sweep.json", {**self.account, "metric": self.metric, "best": best})
         panels, ticks = self.panels()
-        write_atomically(folder / "sweep.png", charts.to_png(charts.draw_sweep(panels, ticks)))
+        write_bytes(folder / "sweep.png", charts.to_png(charts.draw_sweep(panels, ticks)))
         if found is None:
             (folder / "best.gin").unlink(missing_ok=True)
         else:
-            write_atomically(folder / "best.gin", self._recipe(*found).encode())
+            write_text(folder / "best.gin", self._recipe(*found))
 
     def _recipe(self, protocol: Protocol, row: int) -> str:
         """The bindings of a row as a recipe that others include, saying where they come from."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import pace
-from harness.cache import write_atomically, write_json
+from harness.cache import write_json
 from harness.pace import Pace, duration
 from harness.row_recipes import RowRecipes
 from harness.small_pictures import small_png
@@ -22,6 +22,7 @@ from harness.table_plan import Job, Plan, Shared
 from zoo.console import Terminated, UserError, say
 from zoo.registry import PROJECT
 from zoo.sharing import copy, link
+from zoo.whole_files import write_bytes
 
 STOPPED = {75: Terminated, 130: KeyboardInterrupt}  # what zoo.run says when it was asked to end
 GRACE = 120  # seconds in which a run that was asked to end may save
@@ -173,5 +174,5 @@ def _file(job: Job, results: Path) -> None:
     place = job.place(results)
     picture = path.with_suffix(".png")
     if picture.is_file() and job.seed == 0:
-        write_atomically(place / "grid.png", small_png(picture))
+        write_bytes(place / "grid.png", small_png(picture))
     write_json(place / "result.json", {**content, **added})

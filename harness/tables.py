@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import plots, published
-from harness.cache import write_atomically
 from harness.results import load_results
 from harness.rows import SCALES
 from harness.table_pages import Tables
 from zoo.console import UserError, command, say
 from zoo.registry import PROJECT
+from zoo.whole_files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +97,7 @@ def write(tables: Tables, folder: Path) -> int:
     """Writes the pages and figures, and removes those of papers that are gone."""
     written = tables.pages()
     for name, content in written.items():
-        write_atomically(folder / name, content.encode())
+        write_text(folder / name, content)
     for name, figure in tables.figures.items():
         plots.write(folder / "figures" / f"{name}.svg", figure)
     for path in [*folder.glob("*.md"), *(folder / "figures").glob("*.svg")]:

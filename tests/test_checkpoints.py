@@ -11,10 +11,11 @@ import tensorflow as tf
 import tiny
 
 from zoo.console import UserError
-from zoo.training.checkpoints import Best, Checkpoints, Groups, of_stage, write_text
+from zoo.training.checkpoints import Best, Checkpoints, Groups, of_stage
 from zoo.training.monitors import Monitoring
 from zoo.training.step import State
 from zoo.training.trainer import restore_network
+from zoo.whole_files import write_text
 
 NAMES = ["block/kernel", "block/bias"]
 

@@ -21,7 +21,6 @@ from channel_means import (
 )
 from PIL import Image
 
-from harness import cache as caches
 from harness import choices, evaluate, npz
 from harness.cache import write_arrays, write_json
 from harness.metrics.frechet import FID, frechet_distance
@@ -340,7 +339,7 @@ def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write_json(tmp_path / "a.json", {"old": 1})
-    monkeypatch.setattr(caches.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"a\.json cannot be written \(No space left on device\): make room"):
         write_arrays(tmp_path / "a.json", {"x": np.zeros(3)})
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}

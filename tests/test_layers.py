@@ -35,7 +35,7 @@ LAYERS = {
     ],
     "mathematics": ["zoo.diffusion"],
     "networks": ["zoo.networks"],
-    "console": ["zoo.console"],
+    "console": ["zoo.console", "zoo.whole_files"],
 }
 RANKS = {"commands": 5, "assembly": 4, "machinery": 3, "method": 2, "mathematics": 1, "networks": 1, "console": 0}
 HARNESS_MAY_IMPORT = (
@@ -47,6 +47,7 @@ HARNESS_MAY_IMPORT = (
     "zoo.download",
     "zoo.sharing",
     "zoo.convert.torch_file",
+    "zoo.whole_files",
 )
 
 

@@ -28,9 +28,10 @@ from zoo.recipe import Recipe
 from zoo.sample_files import missing, read_images
 from zoo.sampling import GivenLabels, Guide, StageSampler, embedded, sample_stage
 from zoo.training import randomness
-from zoo.training.checkpoints import Checkpoints, named, of_stage, write_text
+from zoo.training.checkpoints import Checkpoints, named, of_stage
 from zoo.training.distribution import agree, alone, check_batch, worker
 from zoo.training.trainer import Trainer, restore_network
+from zoo.whole_files import write_text
 
 PACKAGES = ("tensorflow", "keras", "numpy", "gin-config", "tensorflow-datasets", "tensorflow-gan", "scipy", "pillow")
 

@@ -11,9 +11,9 @@ from zoo.console import say
 from zoo.experiment import Experiment, parts_of
 from zoo.likelihood import Likelihood, collect, measure_stage, summary
 from zoo.pipeline import Stage
-from zoo.training.checkpoints import write_text
 from zoo.training.distribution import agree
 from zoo.training.trainer import restore_network
+from zoo.whole_files import write_text
 
 FORMAT = 1  # of the result
 SUFFIX = "-likelihood"

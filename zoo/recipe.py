@@ -21,6 +21,7 @@ from zoo.recipe_statements import COMMAND_LINE, Mistake, Source
 from zoo.registry import Registry, short_count
 from zoo.signatures import Signatures
 from zoo.spelling import did_you_mean
+from zoo.whole_files import write_text
 
 if TYPE_CHECKING:
     from zoo.pipeline import Pipeline
@@ -129,9 +130,9 @@ class Recipe:
     def freeze(self, workdir: Path) -> None:
         """Writes recipe.gin (as asked) and, once built, operative.gin (as built) into the work directory."""
         workdir.mkdir(parents=True, exist_ok=True)
-        _write(workdir / "recipe.gin", self.text())
+        write_text(workdir / "recipe.gin", self.text())
         if self._operative is not None:
-            _write(workdir / "operative.gin", self._operative)
+            write_text(workdir / "operative.gin", self._operative)
 
     def _checked(self) -> Findings:
         if self._findings is None:
@@ -269,10 +270,3 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
             place = recipe_building.explain_stage(error, stage.name, part, recipe.source, instances)
             raise UserError(str(place)) from error
     return ", ".join(counts)
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes beside the place and renames, so that the file is whole or not there."""
-    beside = path.with_name(path.name + ".writing")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -258,7 +258,7 @@ def _export(options: argparse.Namespace) -> None:
     from zoo import recipe as recipes
     from zoo.convert import adm, adm_recipe, run_folders
     from zoo.convert.weight_files import write_weights
-    from zoo.training.checkpoints import write_text
+    from zoo.whole_files import write_text
 
     recipe_file = options.export / "recipe.gin"
     if not recipe_file.is_file():

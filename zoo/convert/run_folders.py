@@ -15,9 +15,10 @@ from zoo.console import UserError
 from zoo.convert import adm, state_dicts
 from zoo.convert.state_dicts import Part, StateDict
 from zoo.recipe import Recipe
-from zoo.training.checkpoints import Checkpoints, write_text
+from zoo.training.checkpoints import Checkpoints
 from zoo.training.step import average_name, trained_variables
 from zoo.training.trainer import restore_network
+from zoo.whole_files import write_text
 
 if TYPE_CHECKING:
     from zoo.learner import Learner

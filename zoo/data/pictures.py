@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from zoo.whole_files import writing
+
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
     """[-1, 1] -> uint8."""
@@ -26,9 +28,7 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.nda
 def write_grid(path: Path, images: np.ndarray, columns: int | None = None, scale: int = 1) -> None:
     """Writes a grid as PNG, each pixel enlarged `scale` times; the file is replaced whole."""
     picture = grid(images, columns).repeat(scale, axis=0).repeat(scale, axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
-        partial, format="PNG", optimize=True
-    )
-    partial.replace(path)
+    with writing(path) as file:
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
+            file, format="PNG", optimize=True
+        )

@@ -1,13 +1,11 @@
 """Captions as embeddings: made once by a frozen encoder, kept on the disk, looked up while training and sampling."""
 
-import contextlib
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,12 +14,17 @@ from zoo.console import UserError, progress, say
 from zoo.data import keyed
 from zoo.data.text_encoders import TextEncoder
 from zoo.locks import locked
+from zoo.whole_files import writing
 
 PART = 4096  # captions in a file: what is lost at most when the encoding of many stops
 VERSION = 1  # of the files
 ENCODER = "encoder.json"  # in a folder of embeddings: whose they are
 PATIENCE = 7 * 86_400.0  # seconds in which another process may make the same embeddings
 PLACE = "ZOO_TEXTS"  # environment variable
+CURE = (
+    f"make room, or name another folder by Texts.directory or the environment variable {PLACE}; what was finished is "
+    "kept"
+)
 
 
 class Texts:
@@ -83,7 +86,8 @@ class Texts:
         text = json.dumps(identity, sort_keys=True, indent=1)
         place = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
         if not (place / ENCODER).is_file():
-            _write(place / ENCODER, lambda file: file.write(text.encode()))
+            with writing(place / ENCODER, CURE) as file:
+                file.write(text.encode())
         return place
 
     def __call__(self, captions: Sequence[str]) -> np.ndarray:
@@ -186,21 +190,5 @@ def _write_part(folder: Path, number: int, embeddings: Sequence[np.ndarray]) -> 
     starts = np.cumsum([0, *(len(embedding) for embedding in embeddings)])
     arrays = (starts, np.concatenate(embeddings).astype(np.float16))
     for path, array in zip(_paths(folder, number), arrays, strict=True):
-        _write(path, functools.partial(np.save, arr=array, allow_pickle=False))
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            write(file)
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): make room, or name another folder by Texts.directory or "
-            f"the environment variable {PLACE}; what was finished is kept"
-        ) from error
+        with writing(path, CURE) as file:
+            np.save(file, array, allow_pickle=False)

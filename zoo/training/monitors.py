@@ -1,7 +1,6 @@
 """What is written while a stage trains: progress line, metrics.csv, TensorBoard events, what its observer sees."""
 
 import csv
-import io
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from zoo.console import progress
-from zoo.training.checkpoints import write_text
 from zoo.training.selection import Selection
+from zoo.training.step_rows import read_rows, write_rows
 
 if TYPE_CHECKING:
     from zoo.learner import Learner
@@ -116,15 +115,8 @@ class Monitor(Bystander):
 
     def _trim(self, step: int) -> float:
         """Drops rows of metrics.csv after `step`, from a run that was killed; returns the seconds trained so far."""
-        rows: list[dict[str, str]] = []
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if _complete(row) and int(row["step"]) <= step]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())  # whole or not at all: a kill here must not cost the rows
+        rows = read_rows(self.path, FIELDS, step)
+        write_rows(self.path, FIELDS, rows)
         return float(rows[-1]["seconds"]) if rows else 0.0
 
     def progress(self, step: int, result: "StepResult", seconds: float) -> None:
@@ -173,8 +165,3 @@ def _average(values: np.ndarray, counts: np.ndarray) -> float:
     """Over the calls in which a step was taken: with a scaled loss all steps of a call may overflow."""
     taken = np.isfinite(values)
     return float(np.average(values[taken], weights=counts[taken])) if taken.any() else float("nan")
-
-
-def _complete(row: dict[str, str]) -> bool:
-    """Whether a row was written whole: a killed process may leave half of one."""
-    return all(row.get(field) for field in FIELDS) and row["step"].isdigit()

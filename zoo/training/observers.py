@@ -1,8 +1,6 @@
 """What looks at a network while it is trained: grids of a denoiser's samples, a classifier's accuracy."""
 
 import abc
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +11,8 @@ from zoo.console import UserError
 from zoo.data.pictures import grid, to_bytes, write_grid
 from zoo.sampling import StageSampler, told
 from zoo.training import randomness
-from zoo.training.checkpoints import write_text
 from zoo.training.distribution import local_replicas
+from zoo.training.step_rows import read_rows, write_rows
 
 if TYPE_CHECKING:
     from zoo.classifier_stage import ClassifierStage
@@ -95,7 +93,7 @@ class HeldOutAccuracy(Observer):
         return self.folder / "accuracy.csv"
 
     def look(self, step: int, events: tf.summary.SummaryWriter) -> None:
-        rows = self._rows(step - 1)
+        rows: list[dict[str, Any]] = [*read_rows(self.path, self.fields, step - 1)]
         for name, weights in self._weights:
             rank, quarter = self._ranks(weights)
             accuracy = {"top_1": np.mean(rank < 1), "top_5": np.mean(rank < 5)}
@@ -104,11 +102,11 @@ class HeldOutAccuracy(Observer):
             with events.as_default(step):
                 for label, value in accuracy.items():
                     tf.summary.scalar(f"{label}/{name}", value)
-        self._write(rows)
+        write_rows(self.path, self.fields, rows)
 
     def rewind(self, step: int) -> None:
         if self.path.is_file():
-            self._write(self._rows(step))
+            write_rows(self.path, self.fields, read_rows(self.path, self.fields, step))
 
     def _ranks(self, weights: list[tf.Variable]) -> tuple[np.ndarray, np.ndarray]:
         """Of every held-out image how many classes are found more likely than its own, and its quarter of levels."""
@@ -144,17 +142,3 @@ class HeldOutAccuracy(Observer):
         own = tf.gather(logits, labels, axis=1, batch_dims=1)
         rank = tf.reduce_sum(tf.cast(logits > own[:, None], tf.int32), axis=1)
         return rank, tf.cast(random["level"][:, 0] * QUARTERS, tf.int32)
-
-    def _rows(self, last: int) -> list[dict[str, Any]]:
-        """What was written up to a step."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) <= last]
-
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.fields, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())

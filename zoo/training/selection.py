@@ -1,7 +1,5 @@
 """The best checkpoint by a small score of averaged weights; the papers select models by FID over 10k samples."""
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -13,13 +11,17 @@ from zoo.data.images import Images
 from zoo.data.pictures import to_bytes
 from zoo.sampling import StageSampler, told
 from zoo.training import randomness
-from zoo.training.checkpoints import Best, Checkpoints, write_text
+from zoo.training.checkpoints import Best, Checkpoints
 from zoo.training.distribution import alone
+from zoo.training.step_rows import read_rows, write_rows
 
 if TYPE_CHECKING:
     from zoo.learner import Learner
     from zoo.pipeline import Stage
     from zoo.training.step import State
+
+
+FIELDS = ("step", "value")  # of selection.csv
 
 
 class Score(Protocol):
@@ -101,17 +103,10 @@ class Selector:
 
     def _rows(self) -> dict[int, float]:
         """Step -> value."""
-        if not self.path.is_file():
-            return {}
-        with self.path.open(newline="") as file:
-            return {int(row["step"]): float(row["value"]) for row in csv.DictReader(file)}
+        return {int(row["step"]): float(row["value"]) for row in read_rows(self.path, FIELDS)}
 
     def _write(self, rows: dict[int, float]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("step", "value"))
-        writer.writerows(sorted(rows.items()))
-        write_text(self.path, text.getvalue())
+        write_rows(self.path, FIELDS, [{"step": step, "value": value} for step, value in sorted(rows.items())])
 
     def _samples(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Images uint8 [N, H, W, C] from fixed seeds, and their labels."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.console import UserError
-from zoo.training.checkpoints import write_text
 from zoo.training.step import StepResult
+from zoo.whole_files import write_text
 
 
 class Diverged(UserError):
