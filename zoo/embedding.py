@@ -1,12 +1,6 @@
-"""The embeddings of captions that training and sampling need, computed before them."""
-
-from typing import TYPE_CHECKING
+"""The embeddings of captions that training needs, computed before it; for samples see `sampling.keep_captions`."""
 
 from zoo.learner import Learner
-from zoo.sampling import SampleSet, keep_captions
-
-if TYPE_CHECKING:
-    from zoo.pipeline import Stage
 
 
 def for_training(stage: Learner, seed: int) -> None:
@@ -29,9 +23,3 @@ def for_training(stage: Learner, seed: int) -> None:
         examples = images.examples("test", count=count, seed=seed).as_numpy_iterator()
         first = [example["captions"].decode().split("\n")[0] for example in examples]
         images.text.keep(first, f"captions of {count:,} test images")
-
-
-def for_samples(stage: "Stage", samples: SampleSet, seed: int) -> None:
-    """Those of a sample set."""
-    if stage.conditioned_on_text and samples.captions is not None:
-        keep_captions(stage, samples.captions, samples.count, seed)

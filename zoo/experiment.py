@@ -26,7 +26,7 @@ from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
 from zoo.recipe import Recipe
 from zoo.sample_files import missing, read_images
-from zoo.sampling import GivenLabels, Guide, StageSampler, embedded, sample_stage
+from zoo.sampling import GivenLabels, Guide, StageSampler, embedded, keep_captions, sample_stage
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints, named, of_stage
 from zoo.training.distribution import agree, alone, check_batch, worker
@@ -132,7 +132,7 @@ class Experiment:
         for stage in stages:
             embedding.for_training(stage, self.pipeline.seed)
             if sampled and isinstance(stage, Stage):
-                embedding.for_samples(stage, self.pipeline.samples, self.pipeline.seed)
+                keep_captions(stage, self.pipeline.samples, self.pipeline.seed)
 
     def _train(self, stage: Learner) -> None:
         folder = self.stage_folder(stage)

@@ -283,11 +283,11 @@ def embedded(stage: "Stage", captions: Captions | None, indices: np.ndarray, see
     return found, text(found)
 
 
-def keep_captions(stage: "Stage", captions: Captions, count: int, seed: int) -> None:
-    """Computes the embeddings of the captions of a sample set, if nobody has."""
-    if stage.images.text is not None:
-        found = captions(np.arange(count), stage.images.source, seed)
-        stage.images.text.keep(found, f"captions of {count:,} samples")
+def keep_captions(stage: "Stage", samples: SampleSet, seed: int) -> None:
+    """Computes the embeddings of the captions of a sample set, if nobody has and the stage is told a text."""
+    if stage.images.text is not None and samples.captions is not None:
+        found = samples.captions(np.arange(samples.count), stage.images.source, seed)
+        stage.images.text.keep(found, f"captions of {samples.count:,} samples")
 
 
 def told(stage: "Learner", examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -343,8 +343,7 @@ def sample_stage(
         if part == (1, 1):  # one of several workers may have been given another count than the rest
             tidy(folder, len(samples.shards()))
         sampler = StageSampler(stage, network, samples.batch, guide)
-        if stage.conditioned_on_text and samples.captions is not None:
-            keep_captions(stage, samples.captions, samples.count, seed)
+        keep_captions(stage, samples, seed)
         key = randomness.key(seed, f"{stage.name}/sampling")
         weights = [variable.value for variable in network.trainable_variables]
         todo = list(enumerate(samples.shards()))[part[0] - 1 :: part[1]]
