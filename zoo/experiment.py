@@ -3,20 +3,16 @@
 import contextlib
 import datetime
 import hashlib
-import importlib.metadata
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from zoo import embedding
+from zoo import embedding, provenance
 from zoo.console import UserError, say
 from zoo.data.captions import GivenCaptions
 from zoo.data.pictures import to_bytes, write_grid
@@ -24,6 +20,7 @@ from zoo.latents import Latents
 from zoo.learner import Learner
 from zoo.locks import locked
 from zoo.pipeline import Evaluation, Pipeline, Stage
+from zoo.provenance import parts_of
 from zoo.recipe import Recipe
 from zoo.sample_files import missing, read_images
 from zoo.sampling import GivenLabels, Guide, StageSampler, embedded, keep_captions, sample_stage
@@ -32,8 +29,6 @@ from zoo.training.checkpoints import Checkpoints, named, of_stage
 from zoo.training.distribution import agree, alone, check_batch, worker
 from zoo.training.trainer import Trainer, restore_network
 from zoo.whole_files import write_text
-
-PACKAGES = ("tensorflow", "keras", "numpy", "gin-config", "tensorflow-datasets", "tensorflow-gan", "scipy", "pillow")
 
 
 class Experiment:
@@ -84,11 +79,11 @@ class Experiment:
             {
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "command": " ".join(["python -m zoo.run", *sys.argv[1:]]),
-                "commit": _commit(),
+                "commit": provenance.commit(),
                 "seed": self.pipeline.seed,
                 "strategy": type(self.strategy).__name__,
                 "replicas": self.strategy.num_replicas_in_sync,
-                "versions": versions(),
+                "versions": provenance.versions(),
             }
         )
         write_text(path, json.dumps(account, indent=1))
@@ -287,8 +282,8 @@ class Experiment:
             "stage": last.name,
             "samples": sets,
             "seed": self.pipeline.seed,
-            "commit": _commit(),
-            "versions": versions(),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
         }
 
     def origin(self) -> Path:
@@ -510,45 +505,3 @@ def _few(numbers: list[int]) -> str:
 def _set_hash(folder: Path) -> str | None:
     marker = folder / "set.json"
     return hashlib.sha256(marker.read_bytes()).hexdigest() if marker.is_file() else None
-
-
-def parts_of(component: Any) -> Any:
-    """A component as plain data: its class and what it was made with, all the way down."""
-    if isinstance(component, str | int | float | bool | type(None)):
-        return component
-    if isinstance(component, list | tuple):
-        return [parts_of(part) for part in component]
-    if isinstance(component, keras.layers.Layer):
-        return type(component).__name__
-    # Tables follow from what a component was made with.
-    given = {name: part for name, part in vars(component).items() if not isinstance(part, np.ndarray)}
-    return {"class": type(component).__name__, **{name: parts_of(part) for name, part in given.items()}}
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of this project, with a mark where the tree has changes; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}+changes" if changed else commit

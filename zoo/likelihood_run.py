@@ -8,9 +8,10 @@ import keras
 import numpy as np
 
 from zoo.console import say
-from zoo.experiment import Experiment, parts_of
+from zoo.experiment import Experiment
 from zoo.likelihood import Likelihood, collect, measure_stage, summary
 from zoo.pipeline import Stage
+from zoo.provenance import parts_of
 from zoo.training.distribution import agree
 from zoo.training.trainer import restore_network
 from zoo.whole_files import write_text
