@@ -31,7 +31,8 @@ LAYERS = {
         "zoo.data",
     ],
     "method": [
-        f"zoo.diffusion.{name}" for name in ("objective", "samplers", "dpm_solver", "guidance", "conditioning", "bound")
+        f"zoo.diffusion.{name}"
+        for name in ("objective", "samplers", "dpm_solver", "guidance", "distillation", "conditioning", "bound")
     ],
     "mathematics": ["zoo.diffusion"],
     "networks": ["zoo.networks"],

@@ -81,6 +81,7 @@ class Work:
         input_bytes: of an image, what is read and drawn for it.
         cost: of an image.
         has_blocks: whether the network can compute blocks again.
+        asked: forward passes of a network like it, a teacher's, for the loss of an image.
     """
 
     parameters: int
@@ -92,6 +93,12 @@ class Work:
     input_bytes: int
     cost: Cost
     has_blocks: bool
+    asked: int = 0
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that a training step is worth, for each image."""
+        return TRAINING_PASSES + self.asked
 
 
 def work_of(stage: "Learner", traced: Traced, cost: Cost) -> Work:
@@ -109,6 +116,7 @@ def work_of(stage: "Learner", traced: Traced, cost: Cost) -> Work:
         _input_bytes(stage),
         cost,
         bool(traced.blocks),
+        stage.asked_passes,
     )
 
 
@@ -134,6 +142,7 @@ class Memory:
     """Bytes of one replica in a training step; the parts add up to the total."""
 
     weights: float
+    """Those of a teacher too."""
     averages: float
     slots: float
     gradients: float
@@ -163,13 +172,14 @@ def memory(work: Work, switches: Switches) -> Memory:
     if switches.sharded:  # the layer at work has its weight and its gradient whole
         activations += 2 * FLOAT_BYTES * work.largest_weight
     copies = GRADIENT_COPIES if switches.micro_batches == 1 else SUMMED_GRADIENT_COPIES
+    networks = 2 if work.asked else 1
     half = 0.0 if switches.policy == FLOAT32 else HALF_BYTES * work.trainable / share
     return Memory(
-        weights=FLOAT_BYTES * (work.parameters - work.trainable) + trained,
+        weights=networks * (FLOAT_BYTES * (work.parameters - work.trainable) + trained),
         averages=work.averages * trained,
         slots=work.slots * trained,
         gradients=copies * trained,
-        half_weights=half,
+        half_weights=networks * half,
         activations=activations,
         inputs=work.input_bytes * images,
     )
@@ -178,7 +188,7 @@ def memory(work: Work, switches: Switches) -> Memory:
 def step_seconds(work: Work, switches: Switches, device: Device) -> float:
     """Of one step on every replica at once; what replicas say to one another is not counted."""
     images = -(-work.batch // switches.replicas)
-    flops = TRAINING_PASSES * work.cost.flops + (work.cost.block_flops if switches.recompute else 0)
+    flops = work.passes * work.cost.flops + (work.cost.block_flops if switches.recompute else 0)
     # The update reads and writes all of the state once.
     state = memory(work, switches).state
     update = 2 * state / device.bandwidth if device.bandwidth else 0.0

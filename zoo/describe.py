@@ -63,11 +63,13 @@ def describe(
         | {"paper": forecast.on((hardware or {}).get(forecast.stage.name))}
         for forecast in forecasts
     ]
-    keys = ("parameters", "training_seconds", "sampling_flops", "sampling_seconds")
+    teachers = [stage.teacher.name for stage in pipeline.makers if stage.teacher is not None]
+    sampled = [stage for stage in stages if stage["name"] not in teachers]
     return {
         "seed": pipeline.seed,
         "stages": stages,
-        **{key: sum(stage[key] for stage in stages) for key in keys},
+        **{key: sum(stage[key] for stage in stages) for key in ("parameters", "training_seconds")},
+        **{key: sum(stage[key] for stage in sampled) for key in ("sampling_flops", "sampling_seconds")},
         "samples": count,
         "machine": {
             "device": chosen.name,
@@ -167,7 +169,7 @@ class _Forecast:
             "evaluations": stage.sampler_steps,
             "sampling_flops": self.cost.flops * stage.sampler_steps + extra,
             "classes": stage.classes if isinstance(stage, ClassifierStage) else None,
-            "training_flops": budget.TRAINING_PASSES * self.cost.flops * images,
+            "training_flops": work.passes * self.cost.flops * images,
             "activation_bytes": self.cost.activations(switches.policy).total(switches.recompute),
             "memory": asdict(memory),
             "memory_bytes": memory.total,

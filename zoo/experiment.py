@@ -106,9 +106,10 @@ class Experiment:
             stages: of the pipeline.
             scored: whether samples will be scored next: then what scoring needs must be there before days of training.
         """
-        for stage in stages:  # all of them before the first is trained
+        for position, stage in enumerate(stages):  # all of them before the first is trained
             training = stage.training
             check_batch(stage.name, training.batch, self.strategy.num_replicas_in_sync, training.micro_batches)
+            stage.check_ready(self.workdir / "stages", stages[:position])
             problem = stage.images.source.missing()
             if problem:
                 raise UserError(f"stage '{stage.name}': {problem}")
@@ -160,7 +161,7 @@ class Experiment:
         """Writes the sample sets of stages, in the order of the cascade; whole shards are kept.
 
         Args:
-            stages: of the pipeline; classifiers among them are passed over.
+            stages: of the pipeline; classifiers among them are passed over and, where there are several, teachers.
             checkpoint: "last", "best" or a step; of single stages "NAME=STEP,NAME=STEP". A classifier that guides is
                 the last one unless it is named.
             part: (i, n): the shards of number i of n independent processes; workers of one strategy share them out.
@@ -174,6 +175,7 @@ class Experiment:
         if not makers:
             raise UserError(f"{', '.join(stage.name for stage in stages)} makes no images: it is a classifier")
         if len(makers) > 1:  # of a stage whose samples the next one does not take none are made
+            makers = [stage for stage in makers if stage in self.pipeline.cascade]
             makers = [stage for stage in makers if stage is makers[-1] or self.pipeline.after(stage)]
         for stage in makers:  # what is not there is found before anything is sampled
             self.weights(stage, checkpoint)

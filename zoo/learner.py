@@ -3,7 +3,8 @@
 import abc
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,7 +18,34 @@ from zoo.training.trainer import Training
 Specification = dict[str, tuple[tuple[int, ...], str]]
 
 
-class Learner(abc.ABC):
+class Preparation:
+    """What precedes the training of a stage: nothing, of one that needs no other stage."""
+
+    def check_network(self) -> None:
+        """Raises ValueError where its network, whose variables have shapes by now, does not fit another stage's."""
+
+    def check_ready(self, folder: Path, first: Sequence["Learner"]) -> None:
+        """Raises UserError where training needs another stage that is neither trained nor among `first`.
+
+        Args:
+            folder: WORKDIR/stages.
+            first: stages that are trained before it.
+        """
+
+    def prepare(self, folder: Path, seed: int, chief: bool) -> None:
+        """Takes over from other stages what its training begins with; called inside the scope of the strategy.
+
+        Args:
+            folder: WORKDIR/stages.
+            seed: of the run.
+            chief: whether this worker writes the folder of the stage.
+        """
+
+    def build_asked(self, seed: int) -> None:
+        """Makes the variables of the other networks that its loss asks; called inside the scope of the strategy."""
+
+
+class Learner(Preparation, abc.ABC):
     """A stage of a pipeline, whatever its network learns.
 
     Args:
@@ -29,12 +57,14 @@ class Learner(abc.ABC):
     Attributes:
         observer: looks at the network while it is trained.
         sampler_steps: evaluations of the network for one sample; 0 where it makes none.
+        asked_passes: evaluations of another stage's network for the loss of one image.
         levels: which steps of its process are trained; None draws them uniformly.
         level_steps: of that process.
     """
 
     observer: type[Observer]
     sampler_steps: int = 0
+    asked_passes: int = 0
     levels: LevelSampler | None = None
     level_steps: int = 0
 

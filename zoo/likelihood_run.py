@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from zoo.console import say
+from zoo.console import UserError, say
 from zoo.experiment import Experiment
 from zoo.likelihood import Likelihood, collect, measure_stage, summary
 from zoo.pipeline import Stage
@@ -72,7 +72,12 @@ class LikelihoodRun:
 
     def _check(self, stage: Stage) -> None:
         self.experiment.weights(stage, self.checkpoint)
-        stage.objective.process.respace(self.settings.steps)
+        steps = stage.objective.process.respace(self.settings.steps)
+        if not stage.knows(steps):
+            raise UserError(
+                f"stage '{stage.name}' has learned a few noise levels, and not all of the {steps.steps} that the bound "
+                "is a sum over: measure its first teacher (--stage), or set Likelihood.steps to those of the stage"
+            )
         self.settings.records(stage)
         stage.check_classes()
 

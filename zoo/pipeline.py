@@ -10,15 +10,16 @@ import numpy as np
 from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
 from zoo.data.images import Images
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, GaussianNoise, LowResolution, Orientation, Origin, Text
+from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution, Orientation, Origin, Text
 from zoo.diffusion.objective import Objective
+from zoo.diffusion.process import DiscreteProcess
 from zoo.diffusion.samplers import Sampler
 from zoo.learner import Learner, Specification
 from zoo.likelihood import Likelihood
 from zoo.method import Method
 from zoo.origins import StageSamples
 from zoo.sampling import SampleSet
-from zoo.stage_checks import check_dropout, check_ends, check_text
+from zoo.stage_checks import check_dropout, check_ends, check_fit, check_text, check_truncation
 from zoo.training.distribution import Machines
 from zoo.training.observers import SampleGrids
 from zoo.training.trainer import Training
@@ -48,10 +49,12 @@ class Stage(Method, Learner):
 
     Attributes:
         classifier: the stage whose classifier guides its samples, which the pipeline looks up; None where none does.
+        teacher: the stage that it learns from, as a student (DistilledStage); None where it learns from data.
     """
 
     observer = SampleGrids
     classifier: ClassifierStage | None = None
+    teacher: "Stage | None" = None
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Stage(Method, Learner):
         self.levels, self.level_steps = objective.levels, objective.process.steps
         sampler.walks(objective.process)  # a respacing that cannot be had is found before training
         check_ends(self)
-        check_dropout(self)
+        check_dropout(self, sampler.guidance)
         check_text(self)
         enlarges = self.low_resolution is not None
         if enlarges != (images.low_resolution is not None):
@@ -123,6 +126,10 @@ class Stage(Method, Learner):
     def low_resolution_images(self, indices: np.ndarray, before: Path | None, shard: int) -> dict[str, np.ndarray]:
         """What its sample set `indices` is made from; see `Origin.read`."""
         return self.origin.read(indices, self.images, before, shard, self.level)
+
+    def knows(self, steps: DiscreteProcess) -> bool:
+        """Whether its network is trained at every noise level that a walk over `steps` visits."""
+        return True
 
     def step_after(self, s: int) -> int:
         """The step of its sampler that takes on z_s.
@@ -180,7 +187,8 @@ class Pipeline:
     """A cascade: each stage enlarges the images of the stage before. One model is a list of one stage.
 
     Args:
-        stages: from the lowest resolution up; a classifier stands before the stages that it guides.
+        stages: from the lowest resolution up; a classifier stands before the stages that it guides, a teacher before
+            its students.
         samples: what is sampled by default.
         evaluation: how the samples of the last stage are scored; None does not score.
         seed: of initial weights, data order, noise and samples.
@@ -188,7 +196,8 @@ class Pipeline:
         likelihood: what `--do likelihood` measures; None is `Likelihood()`, the whole test split in every step.
 
     Attributes:
-        cascade: those of the stages that make images, in order.
+        makers: those of the stages that make images, in order.
+        cascade: those of them that a sample goes through: a student stands in the place of its teacher.
     """
 
     def __init__(
@@ -207,13 +216,17 @@ class Pipeline:
             raise ValueError(f"stages must have different names, got {names}")
         self.stages, self.samples, self.evaluation, self.seed = list(stages), samples, evaluation, seed
         self.machines, self.likelihood = machines, likelihood or Likelihood()
-        self.cascade = [stage for stage in stages if isinstance(stage, Stage)]
-        for before, stage in zip([None, *self.cascade], self.cascade, strict=False):
-            _check_fit(before, stage)
-            if before is not None and stage.origin.truncated:
-                _check_truncation(before, stage)
+        self.makers = [stage for stage in stages if isinstance(stage, Stage)]
+        for stage in self.makers:
+            stage.teacher = self._teacher(stage)
             stage.classifier = self._guide(stage)
             stage.objective.process.respace(self.likelihood.steps)  # what cannot be had is found before training
+        teachers = [stage.teacher for stage in self.makers]
+        self.cascade = [stage for stage in self.makers if stage not in teachers]
+        for before, stage in zip([None, *self.cascade], self.cascade, strict=False):
+            check_fit(before, stage)
+            if before is not None and stage.origin.truncated:
+                check_truncation(before, stage)
 
     @property
     def last(self) -> Stage:
@@ -241,6 +254,18 @@ class Pipeline:
         known[guidance.asks].check_guided(stage)
         return known[guidance.asks]
 
+    def _teacher(self, stage: Stage) -> Stage | None:
+        """The one of the stages that `stage` learns from, and not the copy of it that the stage was built with."""
+        if stage.teacher is None:
+            return None
+        known = {other.name: other for other in self.makers[: self.makers.index(stage)]}
+        if stage.teacher.name not in known:
+            raise ValueError(
+                f"teacher of stage '{stage.name}' is '{stage.teacher.name}', which must stand in Pipeline.stages "
+                f"before it ({', '.join(known) or 'there is none'})"
+            )
+        return known[stage.teacher.name]
+
     def stage(self, name: str) -> Learner:
         """The stage of a name."""
         for stage in self.stages:
@@ -250,53 +275,26 @@ class Pipeline:
 
     def before(self, stage: Stage) -> Stage | None:
         """The stage whose images `stage` enlarges."""
-        position = self.cascade.index(stage)
+        position = self._position(stage)
         return self.cascade[position - 1] if position and stage.origin.chained else None
 
     def after(self, stage: Stage) -> Stage | None:
         """The stage that enlarges the images of `stage`."""
-        following = self.cascade[self.cascade.index(stage) + 1 :][:1]
+        following = self.cascade[self._position(stage) + 1 :][:1]
         return following[0] if following and following[0].origin.chained else None
+
+    def _position(self, stage: Stage) -> int:
+        """In the cascade; a teacher's is that of the student in its place."""
+        while stage not in self.cascade:
+            stage = next(other for other in self.makers if other.teacher is stage)
+        return self.cascade.index(stage)
 
     def kept_levels(self, stage: Stage) -> tuple[int, ...]:
         """The levels s at which the next stage needs z_s of `stage`; 0 is the image before it is rounded."""
-        after = self.after(stage)
+        after = self.after(stage) if stage in self.cascade else None
         if after is None or after.low_resolution is None:
             return ()
         if after.origin.truncated:
             levels = {*(getattr(after.origin, "levels", None) or ()), int(after.level)}
             return tuple(sorted(levels))
         return (0,) if after.low_resolution.rounding is None else ()
-
-
-def _check_truncation(before: Stage, stage: Stage) -> None:
-    """The levels of the augmentation must be levels of the walk that is stopped."""
-    augmentation = stage.low_resolution and stage.low_resolution.augmentation
-    if not isinstance(augmentation, GaussianNoise):
-        raise ValueError(f"origin: stage '{stage.name}' takes z_s of '{before.name}', which needs GaussianNoise")
-    levels, walked = (p.respace(None).alphas_cumprod for p in (augmentation.process, before.objective.process))
-    if augmentation.s != int(augmentation.s) or not np.array_equal(levels, walked):
-        raise ValueError(
-            f"origin: z_s of '{before.name}' is no level of GaussianNoise in stage '{stage.name}': set "
-            f"{stage.name}/GaussianNoise.process to the process of '{before.name}', and s to a whole number"
-        )
-    for s in {*(getattr(stage.origin, "levels", None) or ()), int(augmentation.s)} - {0}:
-        before.step_after(s)
-
-
-def _check_fit(before: Stage | None, stage: Stage) -> None:
-    low = stage.images.low_resolution
-    if before is None:
-        return  # a first stage with a low-resolution input enlarges images from elsewhere
-    if low is None:
-        raise ValueError(
-            f"stages: '{stage.name}' follows '{before.name}' but takes no low-resolution images: set "
-            f"{stage.name}/Images.low_resolution = {before.size}"
-        )
-    if low != before.size:
-        raise ValueError(
-            f"stages: '{stage.name}' takes low-resolution images of {low} pixels, but '{before.name}' gives "
-            f"{before.size}: set {stage.name}/Images.low_resolution = {before.size}"
-        )
-    if low > stage.size or stage.size % low:
-        raise ValueError(f"stages: {low} pixels cannot be enlarged to {stage.size} by a whole factor")

@@ -264,6 +264,7 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
             stage.check_classes()
             if shapes[stage.name] not in known:
                 known[shapes[stage.name]] = symbolic.build(stage).parameters
+                stage.check_network()
             counts.append(f"{stage.name} {short_count(known[shapes[stage.name]])}")
         except (UserError, ValueError, TypeError) as error:
             instances = recipe.instances

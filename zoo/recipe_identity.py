@@ -117,6 +117,9 @@ class Resolution:
 
     def _shapes(self, key: Key) -> str:
         """The network and the classes and numbers that decide on the shapes of what it is called with and returns."""
+        network = self.text(self._referred(key, "network"))
+        while teachers := self._referred(key, "teacher"):  # a student is called as its teacher is
+            key = teachers[0]
         images, objective = self._referred(key, "images"), self._referred(key, "objective")
         sizes = [self.literal(one, name) for one in images for name in ("size", "low_resolution", "channels")]
         method = [key, *objective]  # a classifier has a process of its own
@@ -129,7 +132,7 @@ class Resolution:
         texts = [text for one in images for text in self._referred(one, "text")]
         sizes += [self.literal(text, "length") for text in texts]
         sizes += [self.literal(encoder, "width") for text in texts for encoder in self._referred(text, "encoder")]
-        return f"{self.text(self._referred(key, 'network'))}{sizes} {names}"
+        return f"{network}{sizes} {names}"
 
     def _referred(self, key: Key, parameter: str) -> list[Key]:
         """The components that a parameter refers to."""

@@ -94,7 +94,7 @@ class StageParts(Method):
 
 
 def load(path: str | Path, bindings: Sequence[str] = ()) -> list[StageParts]:
-    """The stages of a recipe that make images.
+    """The stages of a recipe that make images; students, whose training asks another network, are left out.
 
     Args:
         path: a Gin file, or the name of a recipe in registry.yaml.

@@ -58,15 +58,23 @@ class UsageCheck:
             for i in self.walk.instances
             if i.scopes and i.origin is not None and not i.origin.scopes and i.origin.component == ROOT
         }
+        listed = references([binding.value for binding in self.walk.instances[0].winners.values()])
+        stages |= {found.scopes[0] for found in listed if isinstance(found, Reference) and found.scopes}
         for instance in self.walk.instances:
             for binding in instance.winners.values():
                 for found in references(binding.value):
                     if not isinstance(found, Reference) or not found.scopes or not instance.scopes:
                         continue
                     if found.scopes[0] != instance.scopes[0] and found.scopes[0] not in stages:
-                        full = replace(found, scopes=(instance.scopes[0], *found.scopes))
-                        message = f"is built in the scope '{'/'.join(found.scopes)}', outside of '{instance.scope}'"
-                        self._report(binding, f"{binding} = {found}: it {message}; write {full}", found.line)
+                        self._report(binding, f"{binding} = {found}: {self._foreign(found, instance)}", found.line)
+
+    def _foreign(self, found: Reference, instance: Instance) -> str:
+        """What is wrong with a reference out of the scope of `instance`, and the cure."""
+        component = self.components.get(found.component)
+        if component is not None and component.family == "pipeline":
+            return f"it is a stage, and {ROOT}.stages lacks it: write {found} there, before '{instance.scope}'"
+        full = replace(found, scopes=(instance.scopes[0], *found.scopes))
+        return f"it is built in the scope '{'/'.join(found.scopes)}', outside of '{instance.scope}'; write {full}"
 
     def _unbound(self) -> None:
         """Reports required parameters without a value, once for all scopes where one is missing."""

@@ -225,7 +225,7 @@ def _run(experiment: "Experiment") -> int:
         experiment.embed(stages)
     if FLAGS.do in ("all", "train"):
         experiment.train(stages, scored=FLAGS.do == "all" and FLAGS.stage is None)
-    if FLAGS.do == "all" and not any(stage in pipeline.cascade for stage in stages):
+    if FLAGS.do == "all" and not any(stage in pipeline.makers for stage in stages):
         experiment.part()  # classifiers alone: they are trained, and make no images
         return 0
     if FLAGS.do in ("all", "sample"):
@@ -284,10 +284,10 @@ def _labels() -> list[int] | None:
 
 def _likelihood(experiment: "Experiment", part: tuple[int, int]) -> None:
     """Measures bits per dimension; prints them, and draws the terms of the bound."""
-    cascade = experiment.pipeline.cascade
-    stages = [stage for stage in cascade if FLAGS.stage in (None, stage.name)]
+    makers = experiment.pipeline.makers
+    stages = [stage for stage in makers if FLAGS.stage == stage.name] if FLAGS.stage else experiment.pipeline.cascade
     if not stages:
-        names = ", ".join(stage.name for stage in cascade)
+        names = ", ".join(stage.name for stage in makers)
         raise UserError(f"--do likelihood is for stages that make images ({names or 'there is none'}), not classifiers")
     from harness import likelihood_report, report
     from zoo.likelihood_run import LikelihoodRun, result_file

@@ -1,8 +1,14 @@
-"""What of a stage must go together: embedding and noise schedule, guidance and dropped labels, text and its encoder."""
+"""What of a stage must go together: embedding and noise schedule, guidance and dropped labels, text and its encoder.
+
+And what two stages of a cascade must have in common.
+"""
 
 from typing import TYPE_CHECKING
 
-from zoo.diffusion.conditioning import Condition
+import numpy as np
+
+from zoo.diffusion.conditioning import Condition, GaussianNoise
+from zoo.diffusion.guidance import Guidance
 from zoo.networks.embeddings import LogSNREmbedding
 
 if TYPE_CHECKING:
@@ -25,9 +31,8 @@ def check_ends(stage: "Stage") -> None:
         )
 
 
-def check_dropout(stage: "Stage") -> None:
+def check_dropout(stage: "Stage", guidance: Guidance | None) -> None:
     """Raises ValueError where guidance asks for the network without a condition that it was always trained with."""
-    guidance = stage.sampler.guidance
     if guidance is None or not guidance.drops:
         return
     told = [part for part in stage.conditioning if isinstance(part, Condition)]
@@ -67,3 +72,37 @@ def check_text(stage: "Stage") -> None:
             f"turns {'tall pictures' if stage.images.crop.turns else 'no picture'} (@LandscapeCrop()): all three go "
             "together"
         )
+
+
+def check_truncation(before: "Stage", stage: "Stage") -> None:
+    """Raises ValueError where the levels of the augmentation are no levels of the walk that is stopped."""
+    augmentation = stage.low_resolution and stage.low_resolution.augmentation
+    if not isinstance(augmentation, GaussianNoise):
+        raise ValueError(f"origin: stage '{stage.name}' takes z_s of '{before.name}', which needs GaussianNoise")
+    levels, walked = (p.respace(None).alphas_cumprod for p in (augmentation.process, before.objective.process))
+    if augmentation.s != int(augmentation.s) or not np.array_equal(levels, walked):
+        raise ValueError(
+            f"origin: z_s of '{before.name}' is no level of GaussianNoise in stage '{stage.name}': set "
+            f"{stage.name}/GaussianNoise.process to the process of '{before.name}', and s to a whole number"
+        )
+    for s in {*(getattr(stage.origin, "levels", None) or ()), int(augmentation.s)} - {0}:
+        before.step_after(s)
+
+
+def check_fit(before: "Stage | None", stage: "Stage") -> None:
+    """Raises ValueError where a stage does not enlarge the images of the stage before."""
+    low = stage.images.low_resolution
+    if before is None:
+        return  # a first stage with a low-resolution input enlarges images from elsewhere
+    if low is None:
+        raise ValueError(
+            f"stages: '{stage.name}' follows '{before.name}' but takes no low-resolution images: set "
+            f"{stage.name}/Images.low_resolution = {before.size}"
+        )
+    if low != before.size:
+        raise ValueError(
+            f"stages: '{stage.name}' takes low-resolution images of {low} pixels, but '{before.name}' gives "
+            f"{before.size}: set {stage.name}/Images.low_resolution = {before.size}"
+        )
+    if low > stage.size or stage.size % low:
+        raise ValueError(f"stages: {low} pixels cannot be enlarged to {stage.size} by a whole factor")

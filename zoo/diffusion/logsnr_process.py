@@ -90,6 +90,10 @@ class LogSNRSteps(DiscreteProcess):
         table = np.append(self.posterior_log_variance[0], np.log(self.betas[1:]))
         return self.gather(np.exp(table), index, dtype), self.gather(table, index, dtype)
 
+    def decay(self, index: Any, dtype: str = "float32") -> Any:
+        """That of continuous time: a single step has no other to take a difference to."""
+        return self.gather(-self.schedule.derivative(self.times, np), index, dtype)
+
 
 class LogSNRProcess(Process):
     """The process of a log SNR in continuous time: alpha^2 = sigmoid(logsnr), sigma^2 = sigmoid(-logsnr).

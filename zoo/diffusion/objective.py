@@ -80,17 +80,24 @@ class Objective:
 
     def loss_at(self, output: Any, x: Any, z: Any, noise: Any, level: Level) -> Any:
         """The loss [B] of a network output at z = alpha x + sigma noise."""
+        wanted = self.target.value(x, noise, z, level, self.process)
+        return self.loss_against(output, wanted, x, z, level, self.process)
+
+    def loss_against(self, output: Any, wanted: Any, x: Any, z: Any, level: Level, process: Process) -> Any:
+        """The loss [B] of a network output that should have said `wanted` of z, which the image x stands behind.
+
+        `process` is the one that `level` is of: the trained one, or steps of it.
+        """
         value, extra = self.split(output)
-        target = self.target.value(x, noise, z, level, self.process)
-        error = target - value
+        error = wanted - value
         if self.weighting is not None:
-            error = ops.sqrt(self.weighting(level, self.process, self.target)) * error
+            error = ops.sqrt(self.weighting(level, process, self.target)) * error
 
         def bound(detach_mean: bool) -> Any:
             detached = ops.stop_gradient(value) if detach_mean else value
-            return self.bound(self._predict(detached, extra, z, level, self.process, None), x, z, level, self.process)
+            return self.bound(self._predict(detached, extra, z, level, process, None), x, z, level, process)
 
-        return self.loss(error, bound, self.process.steps)
+        return self.loss(error, bound, process.steps)
 
     def split(self, output: Any) -> tuple[Any, Any]:
         """Network output -> target and variance channels (None where the variance is not learned)."""

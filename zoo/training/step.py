@@ -89,6 +89,7 @@ class TrainingStep:
     def __init__(self, stage: "Learner", strategy: tf.distribute.Strategy, seed: int) -> None:
         self.stage, self.training, self.strategy = stage, stage.training, strategy
         with strategy.scope():
+            stage.build_asked(seed)
             self.state = State(stage, seed)
         self.key = randomness.key(seed, f"{stage.name}/training")
         self._compiled = tf.function(self._steps)

@@ -100,6 +100,8 @@ class Trainer:
         self.checkpoints = Checkpoints(
             folder / "checkpoints", monitoring.keep, monitoring.keep_every, monitoring.keep_at
         )
+        with strategy.scope():
+            stage.prepare(folder.parent, seed, self.is_chief)
         self.step = self._make_step()
         self.state = self.step.state
         self.incidents = Incidents(folder / "incidents.json")
