@@ -51,6 +51,7 @@ BENCHMARKS = {
     "sampling": Benchmark("Sampling", "sampling.py"),
     "sampling_memory": Benchmark("Memory of sampling", "sampling_memory.py"),
     "adm_compute": Benchmark("ADM's throughput and compute", "adm_compute.py"),
+    "latency": Benchmark("Latency of a distilled model", "latency.py"),
     "input_pipeline": Benchmark("Input", "input_pipeline.py"),
     "harness_metrics": Benchmark("Metrics", "harness_metrics.py"),
     "evaluation_memory": Benchmark("Memory of an evaluation", "evaluation_memory.py"),

@@ -171,6 +171,8 @@ def test_shapes_of_a_student_are_those_of_its_teacher():
     """`--do check` counts a network once for all recipes in which these are equal."""
     assert outlines()["s1"].network != outlines("base/Images.size = 16")["s1"].network
     assert outlines()["s1"].network == outlines("s1/Training.steps = 9")["s1"].network
+    assert len({outlines()[name].network for name in NAMES}) == 1
+    assert outlines("s1/UNet.dropout = 0.1")["s1"].network != outlines()["s1"].network
 
 
 # ---- training
@@ -299,6 +301,7 @@ def test_a_network_of_another_architecture_is_refused(trained: Experiment, tmp_p
 
 def test_check_finds_another_architecture(capsys: pytest.CaptureFixture[str]):
     assert recipe.check(RECIPE) == 0
+    assert recipe.check(RECIPE, ["s2/UNet.dropout = 0.1"]) == 0  # the same tensors
     assert recipe.check(RECIPE, ["s2/UNet.blocks = 2"]) == 1
     assert "network of stage 's2' must have the architecture of 'guided'" in capsys.readouterr().out
 

@@ -5,20 +5,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from printed import PRINTED, SIGNATURES, adam, built, fields, paper, remarks
+from printed import PRINTED, SIGNATURES, adam, built, fields, loaded, paper, remarks
 
 from harness.metrics.clip_score import CLIPScore
 from harness.metrics.frechet import FID
 from zoo.data.captions import DrawnCaptions
 from zoo.data.crops import LandscapeCrop
 from zoo.diffusion.conditioning import Orientation, Text
+from zoo.diffusion.distillation import GuidanceDistillation, ProgressiveDistillation
 from zoo.diffusion.guidance import ClassifierFreeGuidance
 from zoo.diffusion.logsnr_process import LogSNRProcess
 from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule, InterpolatedSchedule
 from zoo.diffusion.losses import SimpleLoss
-from zoo.diffusion.samplers import AncestralSampler, StaticClipping
+from zoo.diffusion.samplers import AncestralSampler, DDIMSampler, StaticClipping
 from zoo.diffusion.targets import VelocityTarget
 from zoo.diffusion.variances import InterpolatedVariance
+from zoo.distilled_stage import DistilledStage
 from zoo.networks.attention import HeadChannels, HeadCount
 from zoo.networks.uvit import UViT
 from zoo.pipeline import Stage
@@ -183,3 +185,57 @@ def test_rows_name_the_recipes_with_their_guidance() -> None:
         assert guidance.scale == row.content["settings"]["guidance_scale"]
         assert [type(metric) for metric in pipeline.evaluation.metrics] == [FID, CLIPScore]
     assert SIGNATURES.registry.recipes["simple_diffusion_coco256_text"].paper == "simple_diffusion"
+
+
+# ---- distillation
+
+
+DISTILLED = "recipes/simple_diffusion_coco512_text_distilled.gin"
+
+
+def test_the_distilled_model_is_the_model_and_its_students() -> None:
+    """Its first stage is the model of 512 pixels to the last weight; what is chosen is said."""
+    outlines = {one.name: one for one in loaded(DISTILLED).stages()}
+    (model,) = loaded(f"recipes/{FILES[512]}.gin").stages()
+    assert outlines["uvit"].training == model.training
+    pipeline = built(DISTILLED)
+    assert [stage.name for stage in pipeline.stages] == ["uvit", "guided", "s16", "s8", "s4", "s2", "s1"]
+    assert [stage.name for stage in pipeline.cascade] == ["s1"]
+    for before, stage in zip(pipeline.makers[1:], pipeline.makers[2:], strict=False):
+        assert stage.teacher is before
+        assert isinstance(stage, DistilledStage)
+        assert isinstance(stage.distillation, ProgressiveDistillation)
+        assert stage.sampler_steps == stage.distillation.steps
+    guided = pipeline.makers[1]
+    assert isinstance(guided, DistilledStage)
+    assert isinstance(guided.distillation.guidance, ClassifierFreeGuidance)
+    assert guided.distillation.guidance.scale == 1.4
+    for word in ("50,000 updates", "one scale", "from 32 steps", "neither"):
+        assert word in remarks(DISTILLED)
+
+
+def test_rows_of_distillation_name_what_they_sample() -> None:
+    """At both scales: the network and the steps; teachers are guided, students are not asked twice."""
+    tables = {table.id: table for table in paper("simple_diffusion").tables}
+    for row in tables["sd/fig-distillation"].rows:
+        for scale in ("full", "mini"):
+            way, settings = row.ways[scale], row.content["settings"]
+            last = built(way.recipe, way.bindings).last
+            kind = {None: "teacher", GuidanceDistillation: "first student", ProgressiveDistillation: "student"}
+            found = type(last.distillation) if isinstance(last, DistilledStage) else None
+            assert kind[found] == settings["network"], (row.id, scale)
+            assert type(last.sampler) is DDIMSampler
+            assert len(last.sampler.walks(last.objective.process)) == 1
+            assert last.sampler_steps == settings["steps"] * (2 if found is None else 1), (row.id, scale)
+    for row in tables["sd/text-latency"].rows:
+        pipeline = built(row.content["recipe"], tuple(row.content["bindings"]))
+        assert (pipeline.last.name, pipeline.samples.batch) == ("s16", row.settings["batch_size"])
+
+
+def test_rows_of_distillation_share_their_trainings() -> None:
+    """One training of every stage, whatever is sampled."""
+    rows = {table.id: table for table in paper("simple_diffusion").tables}["sd/fig-distillation"].rows
+    for scale, stages in (("full", 7), ("mini", 6)):
+        ways = [row.ways[scale] for row in rows]
+        trained = {outline.training for way in ways for outline in loaded(way.recipe, way.bindings).stages()}
+        assert len(trained) == stages

@@ -13,6 +13,7 @@ from zoo.pipeline import Pipeline, Stage
 from zoo.training.distribution import Mirrored
 
 if TYPE_CHECKING:
+    from zoo.distilled_stage import DistilledStage
     from zoo.measure import Measurement
 
 # Seconds that a measured step is predicted to take at most: of a longer one a part of the batch is measured.
@@ -272,6 +273,8 @@ def _method(stage: Stage) -> dict[str, str | None]:
         "sampler": _kind(stage.sampler),
         "guidance": None if guidance is None else _kind(guidance),
         "classifier": _asked(stage),
+        "teacher": None if stage.teacher is None else stage.teacher.name,
+        "distillation": None if stage.teacher is None else _kind(cast("DistilledStage", stage).distillation),
     }
 
 

@@ -50,6 +50,7 @@ def _render_method(stage: dict[str, Any]) -> list[tuple[str, str]]:
     parts = stage["parts"]
     return [
         ("predicts", f"{parts['target']}, {parts['variance']}, {parts['loss']}"),
+        *([("learns from", f"'{parts['teacher']}', {parts['distillation']}")] if parts["teacher"] else []),
         ("conditioned on", parts["conditioning"] or "nothing"),
         *([("augmentation", parts["augmentation"] or "none")] if stage["low_resolution"] else []),
         ("optimizer, sampler", f"{parts['optimizer']}, {parts['sampler']}"),

@@ -255,6 +255,9 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
     from zoo import recipe_building, symbolic
 
     shapes = {stage.name: stage.network for stage in recipe.stages()}
+    pairs = [(stage, stage.teacher) for stage in pipeline.makers if stage.teacher is not None]
+    # a student whose network is written otherwise than its teacher's is compared with it tensor by tensor
+    unlike = {one.name for pair in pairs if len({shapes[part.name] for part in pair}) > 1 for one in pair}
     counts = []
     for stage in pipeline.stages:
         part = "images"
@@ -262,7 +265,7 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
             stage.images.check()
             part = "network"
             stage.check_classes()
-            if shapes[stage.name] not in known:
+            if shapes[stage.name] not in known or stage.name in unlike:
                 known[shapes[stage.name]] = symbolic.build(stage).parameters
                 stage.check_network()
             counts.append(f"{stage.name} {short_count(known[shapes[stage.name]])}")

@@ -27,7 +27,7 @@ class StageOutline:
         training: what its trained weights depend on besides the seed, as a hash: two recipes in which it is equal
             train the same stage.
         sampling: what its samples depend on besides the seed and the stages before, as a hash.
-        network: what the shapes of its network and of all that enters it depend on, as a hash.
+        network: what the shapes of its network and of all that enters it depend on, as a hash, whatever its scope.
         steps: optimizer steps; None where the text does not say.
         batch: global batch.
     """
@@ -117,7 +117,7 @@ class Resolution:
 
     def _shapes(self, key: Key) -> str:
         """The network and the classes and numbers that decide on the shapes of what it is called with and returns."""
-        network = self.text(self._referred(key, "network"))
+        network = self.text(self._referred(key, "network")).replace("/".join([*key[1], ""]), "")
         while teachers := self._referred(key, "teacher"):  # a student is called as its teacher is
             key = teachers[0]
         images, objective = self._referred(key, "images"), self._referred(key, "objective")
