@@ -16,6 +16,7 @@ from keras import ops
 
 from zoo.diffusion import bound
 from zoo.diffusion.conditioning import GaussianBlur, GaussianNoise
+from zoo.diffusion.distillation import GuidanceDistillation, ProgressiveDistillation
 from zoo.diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from zoo.diffusion.logsnr_process import LogSNRProcess
 from zoo.diffusion.logsnr_schedules import CosineLogSNRSchedule, InterpolatedSchedule
@@ -102,7 +103,7 @@ def method() -> Figures:
             prediction = one.predict(stub({"image": z}), z, process.level(index), process, None)
             z, memory = sampler.advance(prediction, z, index, normal(*z.shape, seed=step), process, memory)
         found[f"walk {cls.__name__}"] = z
-    return found | readings() | guided()
+    return found | readings() | guided() | distilled()
 
 
 def guided() -> Figures:
@@ -124,6 +125,23 @@ def guided() -> Figures:
         shifted = cls().shift(prediction, pull, z, index, one.process)
         found[f"shifted {cls.__name__}"] = ops.stack([shifted.x, shifted.mean])
     return found
+
+
+def distilled() -> Figures:
+    """The loss of a student, by every distillation."""
+    one = objective(process=LogSNRProcess(CosineLogSNRSchedule(), STEPS))
+    label = np.array([1, 3], "int32")
+
+    def teacher(inputs: dict[str, Any]) -> Any:
+        told = ops.reshape(ops.cast(inputs["label"], "float32"), (-1, 1, 1, 1))
+        return (2 + told) * stub(inputs)
+
+    made = [GuidanceDistillation(ClassifierFreeGuidance(3.0)), ProgressiveDistillation(4)]
+    assert {type(each) for each in made} == set(family("distillations"))
+    return {
+        f"loss {type(each).__name__}": each.training_loss(stub, teacher, one, IMAGES, {"label": label}, RANDOM)
+        for each in made
+    }
 
 
 def gradient(function: Any, x: Any) -> Any:

@@ -19,12 +19,16 @@ from zoo.training.checkpoints import Checkpoints
 LIMIT = 240  # seconds for a part of a run, on a machine that does other things too
 
 
-def killed(workdir: Path, due: Callable[[], bool]) -> str:
+def killed(workdir: Path, due: Callable[[], bool], *flags: str, source: Path = tiny.RECIPE) -> str:
     """Starts the command, kills it once `due`; what it had written to the screen."""
     screen = workdir.with_suffix(".screen")
     with screen.open("w") as file:
         process = subprocess.Popen(
-            tiny.command(workdir), cwd=tiny.ROOT, env=tiny.environment(), stdout=file, stderr=subprocess.STDOUT
+            tiny.command(workdir, *flags, source=source),
+            cwd=tiny.ROOT,
+            env=tiny.environment(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
         try:
             deadline = time.monotonic() + LIMIT
@@ -44,9 +48,9 @@ def rows(workdir: Path, stage: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def variables(workdir: Path, stage: str) -> dict[str, np.ndarray]:
-    """Everything in the last checkpoint of a stage."""
-    folder = workdir / "stages" / stage / "checkpoints" / f"{tiny.STEPS[stage]:08d}"
+def variables(workdir: Path, stage: str, step: int) -> dict[str, np.ndarray]:
+    """Everything in a checkpoint of a stage."""
+    folder = workdir / "stages" / stage / "checkpoints" / f"{step:08d}"
     reader = tf.train.load_checkpoint(str(folder / "variables"))
     names = reader.get_variable_to_shape_map()
     return {name: reader.get_tensor(name) for name in names if name != "_CHECKPOINTABLE_OBJECT_GRAPH"}
@@ -106,8 +110,29 @@ def test_killed_at_every_part_of_a_run(tmp_path: Path, tmp_path_factory: pytest.
             for column in ("step", "images", "loss", "gradient_norm", "learning_rate"):
                 assert row[column] == other[column]
         # With one thread between operations the processes agree to the bit: weights, averages, slots and samples.
-        weights, others = variables(workdir, stage), variables(finished, stage)
+        weights, others = variables(workdir, stage, steps), variables(finished, stage, steps)
         assert set(weights) == set(others)
         assert [name for name in weights if not np.array_equal(weights[name], others[name])] == []
         for path in sorted((finished / "samples" / stage).glob("shard-*.npz")):
             assert np.array_equal(images(samples / stage / path.name), images(path))
+
+
+@pytest.mark.slow
+def test_a_student_killed_in_training_ends_with_the_same_bits(tmp_path: Path):
+    """It learns from the same teacher again, and not from what it had become itself."""
+    source, flags = tiny.ROOT / "tests" / "recipes" / "tiny_distilled.gin", ("--do", "train")
+    workdir, alone = tmp_path / "killed", tmp_path / "alone"
+    student = Checkpoints(workdir / "stages/s2/checkpoints")
+    killed(workdir, lambda: student.steps()[-1:] == [4], *flags, source=source)
+    assert not (workdir / "stages/s1").exists()
+    for place in (workdir, alone):
+        command = tiny.command(place, *flags, source=source)
+        done = subprocess.run(
+            command, cwd=tiny.ROOT, env=tiny.environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("s2: going on from step 4" in done.stdout) == (place == workdir)
+    for stage in ("base", "guided", "s2", "s1"):
+        weights, others = variables(workdir, stage, 8), variables(alone, stage, 8)
+        assert set(weights) == set(others)
+        assert [name for name in weights if not np.array_equal(weights[name], others[name])] == []

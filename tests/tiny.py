@@ -40,8 +40,8 @@ def batch_of(one: Stage, count: int) -> dict[str, tf.Tensor]:
     return next(iter(one.images.stream(seed=0).batch(count)))
 
 
-def command(workdir: Path, *flags: str) -> list[str]:
-    return [sys.executable, "-m", "zoo.run", "--recipe", str(RECIPE), "--workdir", str(workdir), *flags]
+def command(workdir: Path, *flags: str, source: Path = RECIPE) -> list[str]:
+    return [sys.executable, "-m", "zoo.run", "--recipe", str(source), "--workdir", str(workdir), *flags]
 
 
 def environment() -> dict[str, str]:
