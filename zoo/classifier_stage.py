@@ -10,7 +10,8 @@ from zoo.data.images import Images
 from zoo.diffusion.conditioning import Draws
 from zoo.diffusion.guidance import log_probability
 from zoo.diffusion.process import Process
-from zoo.learner import Learner, Specification
+from zoo.learner import Learner
+from zoo.method import Specification
 from zoo.training.observers import HeldOutAccuracy
 from zoo.training.trainer import Training
 

@@ -12,10 +12,9 @@ import keras
 from zoo.data.images import Images
 from zoo.diffusion.conditioning import Draws
 from zoo.diffusion.level_samplers import LevelSampler
+from zoo.method import Specification
 from zoo.training.observers import Observer
 from zoo.training.trainer import Training
-
-Specification = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Preparation:

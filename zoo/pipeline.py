@@ -10,11 +10,11 @@ import numpy as np
 from zoo.classifier_stage import ClassifierStage
 from zoo.console import UserError
 from zoo.data.images import Images
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution, Orientation, Origin, Text
+from zoo.diffusion.conditioning import Conditioning, Origin
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.process import DiscreteProcess
 from zoo.diffusion.samplers import Sampler
-from zoo.learner import Learner, Specification
+from zoo.learner import Learner
 from zoo.likelihood import Likelihood
 from zoo.method import Method
 from zoo.origins import StageSamples
@@ -80,7 +80,9 @@ class Stage(Method, Learner):
                 f"Images.low_resolution is {images.low_resolution}"
             )
 
-    # ---- shapes
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape
 
     @property
     def sampler_steps(self) -> int:  # type: ignore[override]
@@ -89,29 +91,9 @@ class Stage(Method, Learner):
         return steps * (1 if self.sampler.guidance is None else self.sampler.guidance.evaluations)
 
     @property
-    def conditioned_on_class(self) -> bool:
-        """Whether the network is told the class."""
-        return any(isinstance(part, ClassLabel) for part in self.conditioning)
-
-    @property
     def labelled(self) -> bool:
         """Whether its samples have a class: the network is told it, or guided towards it."""
         return self.conditioned_on_class or self.classifier is not None
-
-    @property
-    def conditioned_on_text(self) -> bool:
-        """Whether the network is told a caption."""
-        return any(isinstance(part, Text) for part in self.conditioning)
-
-    @property
-    def oriented(self) -> bool:
-        """Whether the network is told which images were turned."""
-        return any(isinstance(part, Orientation) for part in self.conditioning)
-
-    @property
-    def low_resolution(self) -> LowResolution | None:
-        """How it is given the images of the stage before."""
-        return next((part for part in self.conditioning if isinstance(part, LowResolution)), None)
 
     @property
     def origin(self) -> Origin:
@@ -145,27 +127,6 @@ class Stage(Method, Learner):
                 f"{plan.nearest(trained, s)}, got {s}"
             )
         return index
-
-    def input_spec(self, batch: int) -> Specification:
-        """Name -> (shape, dtype) of what the network is called with."""
-        spec: Specification = {"image": ((batch, *self.images.shape), "float32")}
-        spec[self.objective.process.told] = ((batch,), "float32")
-        if self.conditioned_on_class:
-            spec["label"] = ((batch,), "int32")
-        if self.images.text is not None:
-            spec["text"] = ((batch, self.images.text.length, self.images.text.encoder.width), "float32")
-        if self.oriented:
-            spec["portrait"] = ((batch,), "int32")
-        low = self.images.low_resolution
-        if low is not None:
-            spec["low_resolution"] = ((batch, low, low, self.images.channels), "float32")
-            spec[self.low_resolution.level if self.low_resolution else "low_resolution_time"] = ((batch,), "float32")
-        return spec
-
-    def output_shape(self, batch: int) -> tuple[int, ...]:
-        """What the network must return: twice the channels where the variance is learned."""
-        height, width, channels = self.images.shape
-        return batch, height, width, channels * self.objective.variance.outputs
 
     def check_classes(self) -> None:
         known = getattr(self.network, "classes", None)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from zoo import recipe, recipe_building
-from zoo.diffusion.conditioning import ClassLabel, Conditioning, LowResolution, Orientation
+from zoo.diffusion.conditioning import Conditioning
 from zoo.diffusion.objective import Objective
 from zoo.diffusion.samplers import Sampler
 from zoo.method import Method
@@ -47,31 +47,10 @@ class StageParts(Method):
         self.conditioning: tuple[Conditioning, ...] = tuple(stage.conditioning)
         self.images, self.training = stage.images, stage.training
 
-    def input_spec(self, batch: int) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape, dtype) of what the network is called with."""
-        spec = {name: (shape, "float32") for name, shape in self.image_shapes(batch).items()}
-        spec[self.objective.process.told] = ((batch,), "float32")
-        if any(isinstance(part, ClassLabel) for part in self.conditioning):
-            spec["label"] = ((batch,), "int32")
-        if any(isinstance(part, Orientation) for part in self.conditioning):
-            spec["portrait"] = ((batch,), "int32")
-        if self.images.text is not None:
-            spec["text"] = ((batch, self.images.text.length, self.images.text.encoder.width), "float32")
-        if self.images.low_resolution is not None:
-            levels = [part.level for part in self.conditioning if isinstance(part, LowResolution)]
-            spec[levels[0] if levels else "low_resolution_time"] = ((batch,), "float32")
-        return spec
-
-    def image_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of the images of a batch: `image` and, for super-resolution, `low_resolution`."""
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
         width = getattr(self.images.crop, "width", self.images.size)  # of a crop that makes no squares
-        found: dict[str, tuple[int, ...]] = {"image": (batch, self.images.size, width, self.images.channels)}
-        low = self.images.low_resolution
-        return found if low is None else {**found, "low_resolution": (batch, low, low, self.images.channels)}
-
-    def output_shape(self, batch: int) -> tuple[int, ...]:
-        """What the network returns."""
-        return (*self.image_shapes(batch)["image"][:3], self.images.channels * self.objective.variance.outputs)
+        return self.images.size, width, self.images.channels
 
     def build_network(self, seed: int, policy: str = "float32", recompute: Any = None) -> keras.Model:
         """The network with its variables, initialised from the seed.
