@@ -45,16 +45,14 @@ def real_from_files(reference: str | Path, held_out: str | Path | None, train: s
     Args:
         reference: images or statistics.
         held_out: real images outside the reference, for the floor and for testing classifiers.
-        train: images that classifiers learn from, where the reference has none.
+        train: images that classifiers learn from, where the reference has none or no labels.
     """
     from harness.samples import open_images, open_set
 
     whole = open_set(reference, allow_lossy=True)
-    taught = whole if whole.has_images or train is None else open_images(train, allow_lossy=True)
+    taught = whole if train is None else _alike(open_images(train, allow_lossy=True), whole)
     if held_out is not None:
-        test = open_images(held_out, allow_lossy=True)
-        if any(whole.shape) and test.shape != whole.shape:
-            raise UserError(f"{test.name} has images of {size(test)}, {whole.name} of {size(whole)}")
+        test = _alike(open_images(held_out, allow_lossy=True), whole)
         return RealImages(whole, taught, test, spare=test)
     if not taught.has_images:
         return RealImages(whole, whole, whole)
@@ -64,6 +62,13 @@ def real_from_files(reference: str | Path, held_out: str | Path | None, train: s
         )
     test, rest = taught.split(taught.count // 5, seed=0)
     return RealImages(whole, rest, test)
+
+
+def _alike(images: ImageSet, reference: ImageSet) -> ImageSet:
+    """Images of the reference's size."""
+    if any(reference.shape) and images.shape != reference.shape:
+        raise UserError(f"{images.name} has images of {size(images)}, {reference.name} of {size(reference)}")
+    return images
 
 
 def opened_samples(spelling: str, allow_lossy: bool, count: int | None) -> tuple[ImageSet, list[str]]:
@@ -175,8 +180,8 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--features",
         metavar="NETWORK",
-        help="classifier (trained on REFERENCE, needs labels) or inception[:WEIGHTS] (default: inception for "
-        "statistics, else classifier). Only Inception's numbers compare with published ones",
+        help="classifier (trained on REFERENCE or --train, needs labels) or inception[:WEIGHTS] (default: inception "
+        "for statistics, else classifier). Only Inception's numbers compare with published ones",
     )
     how.add_argument(
         "--resize",
@@ -195,7 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--epochs", type=int, default=3, help="of the classifier (default %(default)s)")
     files = parser.add_argument_group("files")
     files.add_argument("--held-out", metavar="IMAGES", help="real images outside REFERENCE; else a fifth is held out")
-    files.add_argument("--train", metavar="IMAGES", help="what the classifier learns from, if not from REFERENCE")
+    files.add_argument("--train", metavar="IMAGES", help="what the classifier learns from, with labels; else REFERENCE")
     files.add_argument("--out", type=Path, metavar="FILE", help="where the result goes (JSON)")
     files.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
     files.add_argument("--cache", type=Path, default=default_cache(), metavar="FOLDER", help="of finished work")

@@ -131,6 +131,9 @@ class Stage:
     def check_classes(self) -> None:
         """These networks are told no class."""
 
+    def check_network(self) -> None:
+        """None has a teacher."""
+
 
 class Pipeline:
     def __init__(self, stages: list[Stage], seed: int = 0, report: tuple[str, ...] = ()) -> None:
@@ -141,5 +144,6 @@ class Pipeline:
                     f"but the stage before it, '{before.name}', makes images of {before.size}"
                 )
         self.stages = stages
+        self.makers: tuple[Stage, ...] = ()  # none has a teacher
         self.seed = seed
         self.report = report

@@ -234,7 +234,7 @@ def test_training_levels_fill_the_whole_range_of_a_continuous_process():
         "augmentation_noise": np.zeros((count, 1, 1, 1), np.float32),
         "augmentation_level": np.stack([levels, levels, levels * 50 % 1], axis=1).astype(np.float32),
     }
-    inputs = GaussianNoise(process, s=0, smallest=3, largest=20).augment(np.ones((count, 1, 1, 1), np.float32), random)
+    inputs = GaussianNoise(process, s=3, smallest=3, largest=20).augment(np.ones((count, 1, 1, 1), np.float32), random)
     alpha = np.ravel(inputs["low_resolution"])
     assert alpha.max() <= np.sqrt(process.signal(2)) + 1e-6
     assert alpha.min() >= np.sqrt(process.signal(20)) - 1e-6

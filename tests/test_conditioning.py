@@ -94,7 +94,7 @@ def test_noise_has_the_variance_of_its_level():
 
 
 def test_level_zero_is_the_image():
-    augmentation = GaussianNoise(PROCESS, s=0)
+    augmentation = GaussianNoise(PROCESS, s=0, clean=0.1)
     given = images()
     result = augmentation.apply(given, drawn(augmentation))
     np.testing.assert_array_equal(result["low_resolution"], given)
@@ -102,7 +102,7 @@ def test_level_zero_is_the_image():
 
 
 def test_training_levels_are_uniform_from_smallest_to_largest():
-    augmentation = GaussianNoise(PROCESS, s=0, smallest=3, largest=12)
+    augmentation = GaussianNoise(PROCESS, s=3, smallest=3, largest=12)
     count = 40
     given = images((count, 1, 1, 1))
     random = {
@@ -120,7 +120,7 @@ def test_training_levels_are_uniform_from_smallest_to_largest():
 
 
 def test_training_levels_reach_both_ends_by_default():
-    augmentation = GaussianNoise(PROCESS, s=0)
+    augmentation = GaussianNoise(PROCESS, s=1)
     uniform = levels([0.0, float(np.nextafter(1, 0, dtype="float32"))])
     random = {"augmentation_noise": images((2, 1, 1, 1)), "augmentation_level": uniform}
     told = augmentation.augment(images((2, 1, 1, 1)), random)["low_resolution_time"]
@@ -140,7 +140,7 @@ def test_a_share_of_training_images_stays_clean():
 def test_level_is_told_in_the_range_of_the_network():
     process = DiscreteProcess(CosineSchedule(), STEPS, time_range=1000.0)
     for s in (0, 1, STEPS):
-        augmentation = GaussianNoise(process, s=s)
+        augmentation = GaussianNoise(process, s=s, clean=0.1)
         told = augmentation.apply(images(), drawn(augmentation))["low_resolution_time"]
         np.testing.assert_allclose(told, np.full(6, s * 20.0))
 
@@ -230,6 +230,8 @@ def test_low_resolution_is_rounded_and_then_noised_in_sampling_alone():
     [
         (lambda: GaussianNoise(PROCESS, s=51), "s must be in 0 .. 50, got 51"),
         (lambda: GaussianNoise(PROCESS, s=-1), "s must be in 0 .. 50, got -1"),
+        (lambda: GaussianNoise(PROCESS, s=21, largest=20), "in 1 .. 20 by smallest and largest, got 21"),
+        (lambda: GaussianNoise(PROCESS, s=0), "(0 needs clean, the share of clean images), got 0"),
         (lambda: GaussianNoise(PROCESS, s=0, smallest=0), "smallest and largest must satisfy"),
         (lambda: GaussianNoise(PROCESS, s=0, smallest=20, largest=10), "smallest = 20, largest = 10"),
         (lambda: GaussianNoise(PROCESS, s=0, largest=60), "largest = 60"),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -278,6 +279,20 @@ def test_a_run_exports_what_it_was_given(files: Path, state: dict[str, np.ndarra
     assert again == adm_flags.resolved(FLAGS) | {"rescale_timesteps": False, "rescale_learned_sigmas": True}
 
 
+def test_tensors_without_flags_come_back_by_their_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """What the public code has no flags for is exported by --names_only, and read by the recipe."""
+    (tmp_path / "guided.gin").write_text(GUIDED)
+    state = state_of(DESCRIPTIONS["base"], seed=1)
+    save_file(state, tmp_path / "mine.safetensors")
+    asked = ["adm", "--recipe", str(tmp_path / "guided.gin"), "--weights", str(tmp_path / "mine.safetensors")]
+    with pytest.raises(UserError, match=r"2 stages of the recipe .* may be meant: say by --stage"):
+        main([*asked, "--out", str(tmp_path / "run")])
+    main([*asked, "--stage", "base", "--out", str(tmp_path / "run")])
+    assert "by the recipe (--step says another)" in capsys.readouterr().out
+    main(["adm", "--export", str(tmp_path / "run"), "--stage", "base", "--names_only", "--out", str(tmp_path / "b.pt")])
+    assert equal(read_state_dict(tmp_path / "b.pt"), state)
+
+
 def test_written_torch_files_are_laid_out_as_pytorch_maps_them(tmp_path: Path, state: dict[str, np.ndarray]):
     write_state_dict(tmp_path / "mine.pt", state)
     content = (tmp_path / "mine.pt").read_bytes()
@@ -351,8 +366,16 @@ def test_weights_that_do_not_fit_are_all_named_and_leave_nothing(files: Path, st
 
 
 def test_weights_of_other_flags_change_nothing(state: dict[str, np.ndarray]):
-    with pytest.raises(UserError, match="do not fit the description"):
+    with pytest.raises(UserError, match=r"do not fit the description \(\d+ mis-shaped") as raised:
         adm.load(FLAGS | {"num_channels": 64}, state)
+    assert len(str(raised.value).splitlines()) < 25
+    assert re.search(r"\n  mis-shaped: \d+ more$", str(raised.value))
+
+
+def test_flags_of_no_network_are_one_message(files: Path):
+    (files / "flags.json").write_text(json.dumps(FLAGS | {"num_head_channels": 50}))
+    with pytest.raises(UserError, match=r"the flags describe no network: .*50"):
+        convert(files, "--weights", str(files / f"ema_0.9999_00{STEP}.pt"), "--recipe", "adm_imagenet64")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(files: Path):

@@ -1,6 +1,7 @@
 """Contracts of every listed schedule, process, target, variance, loss, sampler and clipping, and their mathematics."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from zoo import registry
-from zoo.diffusion import losses, samplers, targets, variances
+from zoo.diffusion import losses, samplers, schedules, targets, variances
 from zoo.diffusion.dpm_solver import DPMSolverSampler
 from zoo.diffusion.guidance import shift_mean, shift_score
 from zoo.diffusion.logsnr_process import LogSNRProcess
@@ -105,15 +106,24 @@ def test_schedule_gives_variances(schedule: Any, steps: int):
     assert betas.dtype == np.float64
     assert betas.shape == (steps,)
     assert (betas > 0).all() and (betas < 1).all()
-    # The image is nearly whole after one of 1,000 steps, and nearly gone after all.
-    assert np.prod(1 - betas) < 1e-2
-    assert betas[0] < 0.02 * 1000 / steps
+    assert np.prod(1 - betas) < 1e-2, "the image must be nearly gone after all steps, at any number of them"
+    assert betas[0] < 0.02 * 1000 / steps, "the image must be nearly whole after a thousandth of the steps"
 
 
 @every("schedules")
 def test_schedule_describes_the_same_process_at_any_number_of_steps(schedule: Any):
     coarse, fine = (np.cumprod(1 - schedule.betas(steps)) for steps in (500, 4000))
     near(coarse[:-1], fine[7::8][:-1], 0.01)
+
+
+def test_the_schedule_of_contributing_fulfils_the_contract():
+    text = (Path(__file__).resolve().parent.parent / "CONTRIBUTING.md").read_text()
+    code = next(block.split("```")[0] for block in text.split("```python\n")[1:] if "(Schedule)" in block)
+    names = {"Schedule": schedules.Schedule, "np": np}
+    exec(code, names)
+    for steps in (STEPS, 1000, 4000):
+        test_schedule_gives_variances(names["ConstantSchedule"](), steps)
+    test_schedule_describes_the_same_process_at_any_number_of_steps(names["ConstantSchedule"]())
 
 
 @tables

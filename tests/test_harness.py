@@ -445,6 +445,13 @@ def test_statistics_of_the_classifier_are_compared_with_its_own_features(tmp_pat
     write_samples(tmp_path / "real.npz", images[:150], labels[:150])
     with pytest.raises(UserError, match="was made with real classifier"):
         evaluate.main([*again, "--train", str(tmp_path / "real.npz")])
+    # a reference without labels, and others that have some
+    write_samples(tmp_path / "plain.npz", images)
+    with pytest.raises(UserError, match=r"learns from labels, .* other images with labels \(--train"):
+        evaluate.main([str(tmp_path / "plain.npz"), *again[1:]])
+    capsys.readouterr()
+    evaluate.main([str(tmp_path / "plain.npz"), *again[1:], "--train", str(tmp_path / "real.npz")])
+    assert "(real classifier)" in capsys.readouterr().out
 
 
 def test_a_killed_evaluation_goes_on(tmp_path):

@@ -99,6 +99,9 @@ def import_tensorflow() -> None:
         tf.config.list_physical_devices()
 
 
+LOGGED_EVERY = 10.0  # seconds between two states of a progress line that goes into a file
+
+
 def progress(total: int, title: str, unit: str = "", done: int = 0, leave: bool = True) -> "tqdm":
     """A progress line of less than 80 columns, with the time left.
 
@@ -119,7 +122,7 @@ def progress(total: int, title: str, unit: str = "", done: int = 0, leave: bool 
         unit=f"{unit} " if unit else "",
         bar_format=shape,
         ncols=79,
-        mininterval=0.5,
+        mininterval=0.5 if sys.stderr.isatty() else LOGGED_EVERY,
         leave=leave,
     )
 

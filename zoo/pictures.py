@@ -37,6 +37,8 @@ def write_samples(
     """
     result = experiment.sample(labels, count, seed, prompts=prompts, **chosen)
     folder = experiment.workdir / "pictures"
+    for old in folder.glob("[0-9][0-9][0-9]*.png"):  # of other labels or prompts
+        old.unlink()
     for i, image in enumerate(result):
         label = f"-class{labels[i % len(labels)]}" if labels else ""
         words = f"-{_slug(prompts[i % len(prompts)])}" if prompts else ""
@@ -45,6 +47,8 @@ def write_samples(
     columns = turn if 0 < turn <= 16 else None  # then a column is a class or a text
     _write_grid(folder, result, columns)
     say(f"{len(result)} pictures and grid.png in {folder}")
+    if not labels and any(stage.labelled for stage in experiment.pipeline.cascade):
+        say("their classes are those of SampleSet.labels: --labels names others, one a picture")
 
 
 def _slug(prompt: str) -> str:
@@ -137,7 +141,8 @@ def _read_picture(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             return np.array(picture.convert("RGB"))
     except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise UserError(f"--images must be picture files or one npz file: {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"--images must be picture files or one npz file: {path}: {reason}") from error
 
 
 def _save(image: np.ndarray, path: Path) -> None:

@@ -20,7 +20,7 @@ from zoo.recipe_scopes import Instance
 from zoo.recipe_statements import COMMAND_LINE, Mistake, Source
 from zoo.registry import Registry, short_count
 from zoo.signatures import Signatures
-from zoo.spelling import did_you_mean
+from zoo.spelling import nearest
 from zoo.whole_files import write_text
 
 if TYPE_CHECKING:
@@ -175,7 +175,10 @@ def _find(path: str, registry: Registry) -> Path:
         raise UserError(f"{path} is a folder; name one recipe in it (a folder can only be checked)")
     names = [entry.file for entry in registry.recipes.values()] + list(registry.recipes)
     names += [str(near) for near in file.parent.glob("*.gin")]
-    raise UserError(f"there is no recipe {path}; {did_you_mean(path, names)}")
+    stems = {Path(name).stem: name for name in reversed(names)}  # of the folder and the ending all are alike
+    found = nearest(file.stem, stems)
+    cure = "python -m zoo.run --list shows what there is" if found is None else f"did you mean '{stems[found]}'?"
+    raise UserError(f"there is no recipe {path}; {cure}")
 
 
 def check(

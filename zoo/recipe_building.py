@@ -71,7 +71,8 @@ def _explain(error: Exception, source: Source, instances: Sequence[Instance]) ->
     message = (text[: calls[0].start()] if calls else text).strip()
     built = (calls[0]["component"], calls[0]["scope"] or "") if calls else (ROOT, "")
     instance = next((i for i in instances if (i.component, i.scope) == built), instances[0])
-    binding = _named(message, instance, instances) or instance.origin or next(iter(instance.winners.values()), None)
+    binding = _named(message, instance, instances) or _refused(message, instances) or instance.origin
+    binding = binding or next(iter(instance.winners.values()), None)
     line = instance.line if binding is not None and binding is instance.origin else None
     return _mistake(f"{instance}: {message}", binding, source, line)
 
@@ -140,6 +141,19 @@ def _named(message: str, instance: Instance, instances: Sequence[Instance]) -> B
         if owners:
             return min(owners, key=lambda owner: scopes.index(owner.scope)).winners[parameter]
     return next((instance.winners[word] for word in re.findall(r"\w+", message) if word in instance.winners), None)
+
+
+def _refused(message: str, instances: Sequence[Instance]) -> Binding | None:
+    """The one binding of the parameter that a message begins with whose value the message quotes, in any component."""
+    parameter, values = re.match(r"\w*", message), {*re.findall(r"'([^']*)'", message)}
+    values |= {found.rstrip(".") for found in re.findall(r"\bgot ([^\s,;:]+)", message)}
+    found = [
+        binding
+        for instance in instances
+        for name, binding in instance.winners.items()
+        if parameter is not None and name == parameter[0] and str(binding.value) in values
+    ]
+    return found[0] if len({(binding.file, binding.line) for binding in found}) == 1 else None
 
 
 def _ignored(instances: Sequence[Instance]) -> list[Mistake]:

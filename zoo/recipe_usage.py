@@ -131,6 +131,17 @@ class UsageCheck:
                 self._report(binding, f"{binding} has no effect: {winner} ({place}) wins; {cure}")
                 return
 
+    def _taking(self, instance: Instance, binding: Binding) -> list[str]:
+        """The parameters of a component that are annotated with the class that is bound in vain, and not bound."""
+        known = self.signatures.of(instance.component).parameters.items()
+        return [
+            name
+            for name, parameter in known
+            if name not in instance.winners
+            and parameter.annotation is not None
+            and binding.component in {node.id for node in ast.walk(parameter.annotation) if isinstance(node, ast.Name)}
+        ]
+
     def _never_built(self, binding: Binding) -> None:
         elsewhere = sorted({i.scope or "the root" for i in self.walk.instances if i.component == binding.component})
         if elsewhere:
@@ -142,6 +153,9 @@ class UsageCheck:
             others = [i.component for i in self.walk.instances if self.components[i.component].family == family]
             if others:
                 reason += f" (of the {family} this recipe builds {', '.join(sorted(set(others)))})"
+            takers = sorted({f"{i.component}.{name}" for i in self.walk.instances for name in self._taking(i, binding)})
+            if len(takers) == 1:
+                reason += f", such as {takers[0]} = @{binding.component}()"
         self._report(binding, f"{binding} is used by nothing: {reason}; refer to it or take the binding out")
 
 

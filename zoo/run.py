@@ -230,6 +230,8 @@ def _run(experiment: "Experiment") -> int:
         return 0
     if FLAGS.do in ("all", "sample"):
         experiment.sample_set(stages, FLAGS.checkpoint, part, FLAGS.ema)
+        if FLAGS.do == "sample" and experiment.is_chief:
+            say(f"samples of the stages in {experiment.workdir / 'samples'}; --do evaluate scores the last one's")
     if FLAGS.do in ("all", "evaluate") and FLAGS.stage is None and experiment.is_chief:
         _evaluate(experiment)
     experiment.part()

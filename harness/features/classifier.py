@@ -54,7 +54,8 @@ class DatasetClassifier(FeatureNetwork):
         if train.classes < 2:
             raise UserError(
                 f"the classifier learns from labels, and {train.name} has {train.classes} classes: give at least two "
-                "(arr_1 in an .npz file, sub-folders in an image folder), or another feature network"
+                "(arr_1 in an .npz file, sub-folders in an image folder), other images with labels (--train of "
+                "harness.evaluate), or another feature network (--features inception)"
             )
         if min(train.shape[:2]) < SMALLEST:
             raise UserError(f"the classifier needs images of at least {SMALLEST} pixels a side, got {train.shape}")

@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flags", type=Path, help="JSON file with the published command-line flags as a map")
     parser.add_argument("--weights", type=Path, help="the averaged weights (ema_...): what is sampled from")
     parser.add_argument("--raw", type=Path, help="the weights that were not averaged (model...), beside or instead")
-    parser.add_argument("--recipe", help="the recipe of the weights; by default it is chosen or written by the flags")
+    parser.add_argument(
+        "--recipe",
+        help="the recipe of the weights; by default it is chosen or written by the flags, without which it is needed",
+    )
     parser.add_argument("--step", type=int, help="optimizer steps behind the weights; by default what their name says")
     parser.add_argument("--out", type=Path, help="the folder of the run; of --export the file of weights")
     parser.add_argument("--published", metavar="NAME", help="fetch these weights and convert them")
@@ -74,7 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="last", help="last, best or a step of the run")
     parser.add_argument("--ema", type=float, help="export the average of this decay; by default the first")
     parser.add_argument("--not_averaged", action="store_true", help="export the weights instead of their average")
-    parser.add_argument("--names_only", action="store_true", help="export the tensors without the flags")
+    parser.add_argument(
+        "--names_only",
+        action="store_true",
+        help="export the tensors without the flags, of a network that the public code has not; --recipe reads it back",
+    )
     parser.add_argument("--list", action="store_true", help="what is published, and whether it is here")
     return parser
 
@@ -83,9 +90,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    if options.flags is None or (options.weights is None and options.raw is None):
-        raise UserError("--flags and --weights (or --raw) are needed, or --published NAME, or --export RUN")
-    _write(_read_flags(options.flags), options.weights, options.raw, options, options.recipe)
+    if (options.flags is None and options.recipe is None) or (options.weights is None and options.raw is None):
+        raise UserError(
+            "--flags (or --recipe) and --weights (or --raw) are needed, or --published NAME, or --export RUN"
+        )
+    flags = None if options.flags is None else _read_flags(options.flags)
+    _write(flags, options.weights, options.raw, options, options.recipe)
 
 
 def _convert_published(options: argparse.Namespace) -> None:
@@ -107,9 +117,13 @@ def _read_flags(path: Path) -> dict[str, Any]:
 
 
 def _write(
-    flags: Mapping[str, Any], average: Path | None, raw: Path | None, options: argparse.Namespace, name: str | None
+    flags: Mapping[str, Any] | None,
+    average: Path | None,
+    raw: Path | None,
+    options: argparse.Namespace,
+    name: str | None,
 ) -> None:
-    """Reads weights, finds their recipe, and writes the run."""
+    """Reads weights, finds their recipe, and writes the run; without flags the recipe is named."""
     import_tensorflow()
     from zoo import recipe as recipes
     from zoo.convert import adm_recipe, run_folders, state_dicts
@@ -118,10 +132,10 @@ def _write(
     decay, step = _told_apart(average, raw)
     groups = _read_groups(average, raw)
     there = options.out / "recipe.gin"  # of a run that gets the weights of another of its stages
-    if name is None and "class" in flags and not there.is_file():
+    if name is None and flags is not None and "class" in flags and not there.is_file():
         raise UserError("a map of class and kwargs says nothing of the process: give --recipe, or the flags themselves")
-    chosen = str(there) if there.is_file() else name or adm_recipe.choose(flags, improved)
-    text = None if chosen else adm_recipe.write(flags, improved)
+    chosen = str(there) if there.is_file() else name or adm_recipe.choose(flags or {}, improved)
+    text = None if chosen else adm_recipe.write(flags or {}, improved)
     with _recipe_file(chosen, text, options.out) as file:
         asked = recipes.load(file)
         if there.is_file() and options.recipe and recipes.load(options.recipe).identity() != asked.identity():
@@ -134,8 +148,10 @@ def _write(
                     f"'{stage.name}' is {stage.training.decays} in {there}"
                 )
             asked = recipes.load(file, [f"{stage.name}/Training.ema = {decay}"])
-        step = options.step if options.step is not None else stage.training.steps if step is None else step
-        say(f"recipe {chosen or 'written from the flags'}, stage {stage.name}; step {step:,}")
+        known, step = options.step if options.step is not None else step, stage.training.steps
+        by = "" if known is not None else " by the recipe (--step says another)"
+        step = step if known is None else known
+        say(f"recipe {chosen or 'written from the flags'}, stage {stage.name}; step {step:,}{by}")
         origin = None if chosen is None else recipes.load(file).path
         parts = run_folders.write_run(options.out, asked, stage.name, origin, step, groups)
         others = [name for name in (one.name for one in asked.stages()) if not _has(options.out, name)]
@@ -153,18 +169,27 @@ def _has(run: Path, stage: str) -> bool:
     return (run / "stages" / stage / "checkpoints").is_dir()
 
 
-def _stage(stages: Sequence[Any], flags: Mapping[str, Any], name: str | None, recipe: str | None) -> Any:
+def _stage(stages: Sequence[Any], flags: Mapping[str, Any] | None, name: str | None, recipe: str | None) -> Any:
     """The stage that the weights are of: by its name, the only one, or the one whose network the flags describe."""
     from zoo.convert import adm, adm_recipe
+    from zoo.networks.encoder import Encoder
 
-    network = adm.network(flags)
-    known = {stage.name: adm_recipe.differences(stage.network, network) for stage in stages}
+    if flags is None:
+        known: dict[str, list[str]] = {stage.name: [] for stage in stages if isinstance(stage.network, Encoder)}
+        if not known:
+            raise UserError(f"no stage of the recipe {recipe} has a network of the public code's family")
+    else:
+        try:
+            network = adm.network(flags)
+            known = {stage.name: adm_recipe.differences(stage.network, network) for stage in stages}
+        except ValueError as error:
+            raise UserError(f"the flags describe no network: {error}") from error
     fitting = [stage for stage, wrong in known.items() if not wrong]
     if name is not None and name not in known:
         raise UserError(f"--stage must be one of {', '.join(known)}, got '{name}'")
     if name is None and len(stages) > 1 and len(fitting) != 1:
         raise UserError(
-            f"{len(fitting)} stages of the recipe {recipe} have the network of the flags: say by --stage which of "
+            f"{len(fitting)} stages of the recipe {recipe} may be meant: say by --stage which of "
             f"{', '.join(known)} the weights are of"
         )
     chosen = name or (fitting or list(known))[0]

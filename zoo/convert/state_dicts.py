@@ -10,6 +10,8 @@ from zoo.console import UserError
 
 StateDict = Mapping[str, np.ndarray]
 
+NAMED = 20  # tensors of a kind of mistake that a message names all
+
 
 class Tensor(NamedTuple):
     """A published tensor and the variable that holds it here."""
@@ -62,25 +64,38 @@ def assign(tensors: Sequence[Tensor], weights: StateDict) -> None:
     Raises:
         UserError: naming every missing, unused, mis-shaped or non-finite tensor.
     """
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
     for tensor in tensors:
         if tensor.name not in weights:
-            problems.append(f"missing: {tensor.name} {tensor.shape}")
+            problems.setdefault("missing", []).append(f"{tensor.name} {tensor.shape}")
             continue
         value = weights[tensor.name]
         if value.shape != tensor.shape:
-            problems.append(f"mis-shaped: {tensor.name} is {value.shape}, the network has {tensor.shape}")
+            found = f"{tensor.name} is {value.shape}, the network has {tensor.shape}"
+            problems.setdefault("mis-shaped", []).append(found)
         elif value.dtype.kind not in "fV":  # V: bfloat16 and its like
-            problems.append(f"not of real numbers: {tensor.name} is {value.dtype}")
+            problems.setdefault("not of real numbers", []).append(f"{tensor.name} is {value.dtype}")
         elif not np.isfinite(value).all():
-            problems.append(f"not finite: {tensor.name} has numbers that are none")
+            problems.setdefault("not finite", []).append(f"{tensor.name} has numbers that are none")
     names = {tensor.name for tensor in tensors}
-    problems += [f"unused: {name} {value.shape}" for name, value in weights.items() if name not in names]
+    unused = [f"{name} {value.shape}" for name, value in weights.items() if name not in names]
+    problems |= {"unused": unused} if unused else {}
     if problems:
-        raise UserError("the weights do not fit the description:\n  " + "\n  ".join(problems))
+        raise UserError(_account(problems))
     for tensor in tensors:
         value = np.asarray(weights[tensor.name]).astype(tensor.variable.dtype)
         tensor.variable.assign(tensor.here(value))
+
+
+def _account(problems: Mapping[str, Sequence[str]]) -> str:
+    """How many tensors are wrong in which way, and their names: of many the first."""
+    lines = []
+    for kind, found in problems.items():
+        shown = found if len(found) <= NAMED else found[: NAMED // 2]
+        lines += [f"{kind}: {line}" for line in shown]
+        lines += [f"{kind}: {len(found) - len(shown)} more"] if len(shown) < len(found) else []
+    counts = ", ".join(f"{len(found)} {kind}" for kind, found in problems.items())
+    return f"the weights do not fit the description ({counts}):\n  " + "\n  ".join(lines)
 
 
 def export(tensors: Sequence[Tensor]) -> dict[str, np.ndarray]:

@@ -125,7 +125,7 @@ class GaussianNoise(Augmentation):
     """Corrupts the low-resolution image to z_s of its own process, and tells the network s (CDM, algorithms 1, 2).
 
     s is drawn from U{smallest .. largest}; s = 0 is the clean image, which algorithm 1 never draws: it is
-    trained with probability `clean`. `s` is the level at sampling.
+    trained with probability `clean`. `s` is the level at sampling, one that is trained.
 
     Of a process that tells the log SNR the level is drawn between two neighbouring steps, s - 1 and s; then `s` at
     sampling may be a fraction, and s = 0 is the end of the levels that are trained.
@@ -151,6 +151,12 @@ class GaussianNoise(Augmentation):
             raise ValueError(f"s must be a whole number, for the network is told steps of a DiscreteProcess, got {s}")
         if not 0 <= clean <= 1:
             raise ValueError(f"clean must be a probability, got {clean}")
+        first = smallest - 1 if process.told == "logsnr" else smallest
+        if not (first <= s <= largest or (s == 0 and clean > 0)):
+            raise ValueError(
+                f"s must be a level that is trained, in {first} .. {largest} by smallest and largest"
+                f"{' (0 needs clean, the share of clean images)' if s == 0 else ''}, got {s}"
+            )
         self.process, self.s, self.smallest, self.largest, self.clean = process, s, smallest, largest, clean
 
     def randomness(self, shape: tuple[int, ...]) -> Draws:

@@ -181,7 +181,8 @@ class Checkpoints:
         """The step that `which` names: "last", "best" or a number."""
         steps = self.steps()
         if not steps:
-            raise UserError(f"no checkpoint in {self.directory}: train the stage first (--do train)")
+            stage = self.directory.parent.name
+            raise UserError(f"no checkpoint in {self.directory}: train the stage first (--do train --stage {stage})")
         if which == "last":
             step = self.latest()
             if step is None:

@@ -112,6 +112,7 @@ class Monitor(Bystander):
         self.events = tf.summary.create_file_writer(str(self.folder), filename_suffix=f".{step}")
         self.window: list[tuple[int, float, float, float]] = []
         self.bar = progress(total, self.stage.name, done=step)
+        self.bar.set_postfix_str("compiling")
 
     def _trim(self, step: int) -> float:
         """Drops rows of metrics.csv after `step`, from a run that was killed; returns the seconds trained so far."""
@@ -130,6 +131,7 @@ class Monitor(Bystander):
             self._log(step)
         if self.settings.grid_every and step % self.settings.grid_every == 0:
             began = time.perf_counter()
+            self.bar.set_postfix_str(self.observer.doing)
             with self.strategy.scope():
                 self.observer.look(step, self.events)
             self.seconds += time.perf_counter() - began

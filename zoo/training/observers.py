@@ -32,7 +32,12 @@ class Observer(abc.ABC):
         strategy: the machines; `look` is called in its scope.
         folder: of the stage.
         seed: of the run.
+
+    Attributes:
+        doing: what the progress line says meanwhile.
     """
+
+    doing: str
 
     def __init__(self, stage: Any, state: "State", strategy: tf.distribute.Strategy, folder: Path, seed: int) -> None:
         self.stage, self.state, self.strategy, self.folder, self.seed = stage, state, strategy, folder, seed
@@ -56,6 +61,7 @@ class SampleGrids(Observer):
     They are the stage's own: a classifier that guides it may not be trained yet, and is not asked.
     """
 
+    doing = "drawing grids"
     stage: "Stage"
     _sampler: StageSampler | None = None
 
@@ -83,6 +89,7 @@ class HeldOutAccuracy(Observer):
     them, the least noise first.
     """
 
+    doing = "measuring accuracy"
     stage: "ClassifierStage"
     fields = ("step", "weights", "images", "top_1", "top_5", *(f"top_1_quarter_{i + 1}" for i in range(QUARTERS)))
     _compiled: Any = None
