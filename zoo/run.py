@@ -91,7 +91,8 @@ def main() -> int:
         print(__doc__ + FLAGS.module_help(sys.modules[__name__]).replace("__main__:", "Flags:"))
         return 0
     if rest:
-        raise UserError(f"unexpected argument '{rest[0]}': every argument is a flag; see python -m zoo.run --help")
+        cure = "every binding needs a --gin_bindings of its own" if "=" in rest[0] else "every argument is a flag"
+        raise UserError(f"unexpected argument '{rest[0]}': {cure}; see python -m zoo.run --help")
     if FLAGS.list:
         return _list()
     path = _recipe_path()
