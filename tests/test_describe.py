@@ -84,6 +84,8 @@ def stage(network: keras.Model | None = None, size: int = 4, channels: int = 3) 
         sampler=part(guidance=None),
         sampler_steps=50,
         classifier=None,
+        teacher=None,
+        asked_passes=0,
         input_spec=lambda batch: {"image": ((batch, size, size, 3), "float32"), "time": ((batch,), "float32")},
         output_shape=lambda batch: (batch, size, size, channels),
         randomness=lambda shapes: {"noise": ("normal", shapes["image"]), "level": ("uniform", (1, 2))},
@@ -91,7 +93,9 @@ def stage(network: keras.Model | None = None, size: int = 4, channels: int = 3) 
 
 
 def pipeline(one: Any) -> Any:
-    return SimpleNamespace(stages=[one], seed=3, samples=SimpleNamespace(count=200, batch=8), machines=None)
+    return SimpleNamespace(
+        stages=[one], makers=[one], seed=3, samples=SimpleNamespace(count=200, batch=8), machines=None
+    )
 
 
 def everything(graph: tf.Graph) -> Any:

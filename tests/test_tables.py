@@ -184,7 +184,7 @@ def test_comments_knobs_defaults_and_the_seed_change_no_experiment(signatures, t
         "Pipeline.seed = 3",
         "Monitoring.log_every = 7",
         "SampleSet.batch = 5",
-        "sr/GaussianNoise.clean = 0.0",
+        "sr/GaussianNoise.smallest = 1",
     ):
         assert identity(signatures, binding) == plain, binding
     for binding in (
