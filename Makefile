@@ -28,8 +28,9 @@ help:
 quickstart: $(installed)
 	$(python) -m zoo.run --recipe $(RECIPE) --workdir $(WORKDIR)
 
+# Files by name, not by number of tests: those with few but long ones would be left to the end, for one process.
 test: $(installed_test)
-	$(python) -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-slow: $(installed_test)
 	$(python) -m pytest -m slow

@@ -25,6 +25,7 @@ from zoo.sampling import Guide, StageSampler
 from zoo.training import randomness
 from zoo.training.checkpoints import Checkpoints
 from zoo.training.observers import HeldOutAccuracy
+from zoo.training.step_rows import write_rows
 
 MEAN, SPREAD = 0.12, 0.6
 """Two classes: every pixel is normal with this deviation around plus or minus the mean."""
@@ -254,7 +255,7 @@ def test_its_accuracy_on_held_out_images_rises(trained: Experiment):
 def test_its_accuracies_are_forgotten_with_the_steps_that_are_taken_again(tmp_path: Path):
     observer = HeldOutAccuracy(None, None, tf.distribute.get_strategy(), tmp_path, 0)  # type: ignore[arg-type]
     row = dict.fromkeys(observer.fields, 0.5)
-    observer._write([{**row, "step": step} for step in (10, 20, 30)])
+    write_rows(observer.path, observer.fields, [{**row, "step": step} for step in (10, 20, 30)])
     observer.rewind(20)
     assert [line.split(",")[0] for line in observer.path.read_text().splitlines()] == ["step", "10", "20"]
 
