@@ -48,7 +48,7 @@ def write_samples(
     _write_grid(folder, result, columns)
     say(f"{len(result)} pictures and grid.png in {folder}")
     if not labels and any(stage.labelled for stage in experiment.pipeline.cascade):
-        say("their classes are those of SampleSet.labels: --labels names others, one a picture")
+        say("their classes are the recipe's, by SampleSet.labels or of real images: --labels names others")
 
 
 def _slug(prompt: str) -> str:
