@@ -145,13 +145,13 @@ def _named(message: str, instance: Instance, instances: Sequence[Instance]) -> B
 
 def _refused(message: str, instances: Sequence[Instance]) -> Binding | None:
     """The one binding of the parameter that a message begins with whose value the message quotes, in any component."""
-    parameter, values = re.match(r"\w*", message), {*re.findall(r"'([^']*)'", message)}
+    parameter, values = re.split(r"\W", message, maxsplit=1)[0], {*re.findall(r"'([^']*)'", message)}
     values |= {found.rstrip(".") for found in re.findall(r"\bgot ([^\s,;:]+)", message)}
     found = [
         binding
         for instance in instances
         for name, binding in instance.winners.items()
-        if parameter is not None and name == parameter[0] and str(binding.value) in values
+        if name == parameter and str(binding.value) in values
     ]
     return found[0] if len({(binding.file, binding.line) for binding in found}) == 1 else None
 
