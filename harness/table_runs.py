@@ -89,8 +89,12 @@ def run(
 
 def _announce(plan: Plan, clock: Pace) -> None:
     """Says what is there, what will be done, and about how long that takes."""
+    alike: dict[str, list[str]] = {}
     for identity, reason in plan.left_out.items():
-        say(f"left out   {identity}: {reason}")
+        alike.setdefault(reason, []).append(identity)
+    for reason, identities in alike.items():
+        more = f" and {len(identities) - 1} more" if len(identities) > 1 else ""
+        say(f"left out   {identities[0]}{more}: {reason}")
     for job in plan.jobs:
         if job.measured is not None:
             say(f"measured   {job.name}: {job.measured.path}")

@@ -1,6 +1,7 @@
 """registry.yaml: the catalogue of components, recipes and published checkpoints; read without any import of them."""
 
 import importlib
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -219,23 +220,17 @@ def short_count(count: float) -> str:
 
 
 def render_list(registry: Registry) -> str:
-    """The recipes as a table of at most 80 columns: name, paper, dataset, parameters; the file below each."""
-    rows = [("recipe", "paper", "dataset", "parameters")]
-    for entry in registry.recipes.values():
-        counts = ", ".join(f"{stage} {short_count(count)}" for stage, count in entry.parameters.items())
-        rows.append((entry.name, entry.paper or "-", entry.dataset, counts or "-"))
+    """The recipes as a table of 80 columns: name, paper, dataset; below each what it is, its file, its parameters."""
+    entries = list(registry.recipes.values())
+    rows = [("recipe", "paper", "dataset"), *((entry.name, entry.paper or "-", entry.dataset) for entry in entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [_row(row, widths) for row in rows]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text = [lines[0], "-" * WIDTH]
-    for line, entry in zip(lines[1:], registry.recipes.values(), strict=True):
-        text += [line, _clip(f"    {entry.title}"), _clip(f"    {entry.file}")]
+    for line, entry in zip(lines[1:], entries, strict=True):
+        counts = ", ".join(f"{stage} {short_count(count)}" for stage, count in entry.parameters.items())
+        text += [line, *_below(entry.title), *_below(f"{entry.file}  {counts}".rstrip())]
     return "\n".join(text)
 
 
-def _row(cells: tuple[str, ...], widths: list[int]) -> str:
-    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
-    return _clip("  ".join([*padded, cells[-1]]))
-
-
-def _clip(line: str) -> str:
-    return line.rstrip() if len(line.rstrip()) <= WIDTH else line[: WIDTH - 3] + "..."
+def _below(words: str) -> list[str]:
+    return textwrap.wrap(words, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False)

@@ -134,8 +134,11 @@ def _write(
     there = options.out / "recipe.gin"  # of a run that gets the weights of another of its stages
     if name is None and flags is not None and "class" in flags and not there.is_file():
         raise UserError("a map of class and kwargs says nothing of the process: give --recipe, or the flags themselves")
-    chosen = str(there) if there.is_file() else name or adm_recipe.choose(flags or {}, improved)
-    text = None if chosen else adm_recipe.write(flags or {}, improved)
+    chosen, text = (str(there) if there.is_file() else name), None
+    if chosen is None:
+        assert flags is not None, "without flags the recipe is named"
+        chosen = adm_recipe.choose(flags, improved)
+        text = None if chosen else adm_recipe.write(flags, improved)
     with _recipe_file(chosen, text, options.out) as file:
         asked = recipes.load(file)
         if there.is_file() and options.recipe and recipes.load(options.recipe).identity() != asked.identity():
