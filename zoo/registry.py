@@ -228,9 +228,11 @@ def render_list(registry: Registry) -> str:
     text = [lines[0], "-" * WIDTH]
     for line, entry in zip(lines[1:], entries, strict=True):
         counts = ", ".join(f"{stage} {short_count(count)}" for stage, count in entry.parameters.items())
-        text += [line, *_below(entry.title), *_below(f"{entry.file}  {counts}".rstrip())]
+        text += [line, *below(entry.title), *below(f"{entry.file}  {counts}".rstrip())]
     return "\n".join(text)
 
 
-def _below(words: str) -> list[str]:
-    return textwrap.wrap(words, WIDTH, initial_indent="    ", subsequent_indent="    ", break_long_words=False)
+def below(words: str) -> list[str]:
+    """Lines of at most 80 columns, indented."""
+    indents = {"initial_indent": "    ", "subsequent_indent": "    "}
+    return textwrap.wrap(words, WIDTH, **indents, break_long_words=False, break_on_hyphens=False)

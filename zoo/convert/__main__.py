@@ -275,7 +275,8 @@ def _list(project: str) -> None:
         if entry.project == PROJECTS[project]:
             path = _file(entry, asset_folder())
             here = f"here, SHA-256 {recorded_hash(path) or 'not recorded'}" if path.is_file() else "not here"
-            say(f"{entry.name:26} recipe {entry.recipe or '-':26} {here}\n    {entry.address}\n    {entry.flags}")
+            say(f"{entry.name:26} recipe {entry.recipe or '-':26} {here}\n    {entry.address}")
+            say("\n".join(registry.below(entry.flags)))
 
 
 # ------------------------------------------------------------------ here -> published

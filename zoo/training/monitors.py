@@ -111,7 +111,7 @@ class Monitor(Bystander):
         # TensorBoard drops what was written after `step` by a run that was killed.
         self.events = tf.summary.create_file_writer(str(self.folder), filename_suffix=f".{step}")
         self.window: list[tuple[int, float, float, float]] = []
-        self.bar = progress(total, self.stage.name, done=step)
+        self.bar, self.compiling = progress(total, self.stage.name, done=step), True
         self.bar.set_postfix_str("compiling")
 
     def _trim(self, step: int) -> float:
@@ -125,6 +125,9 @@ class Monitor(Bystander):
         self.seconds += seconds
         self.window.append((count, result.loss, result.gradient_norm, seconds))
         speed = count * self.stage.training.batch / seconds
+        if self.compiling:  # which says nothing of the time that is left
+            self.bar.unpause()
+            self.compiling = False
         self.bar.set_postfix_str(f"loss {result.loss:.4f}, {speed:.0f} img/s", False)
         self.bar.update(count)
         if step % self.settings.log_every == 0:
