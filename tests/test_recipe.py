@@ -355,6 +355,15 @@ def test_check_prints_sizes(folder: Path, signatures: Signatures, capsys: pytest
     assert capsys.readouterr().out == "ok  tiny.gin  (base 443, sr 1.3K)\n"
 
 
+def test_check_compares_sizes_with_the_catalogue(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Bindings of the command line make another recipe, of which the catalogue says nothing."""
+    (folder / "registry.yaml").write_text((TESTS / "fake_registry.yaml").read_text())
+    known = Signatures(registry.load(folder / "registry.yaml"))
+    assert recipe.check("tiny.gin", [], signatures=known) == 1
+    assert "registry.yaml: parameters of tiny are {'base': 507, 'sr': 1803}, and the" in capsys.readouterr().out
+    assert recipe.check("tiny.gin", ["UNet.channels = 4"], signatures=known) == 0
+
+
 def test_check_of_names_alone(folder: Path, signatures: Signatures, capsys: pytest.CaptureFixture[str]):
     """What only a constructor can refuse is left to the full depth."""
     assert recipe.check("tiny.gin", ["UNet.channels = -1"], "names", signatures) == 0

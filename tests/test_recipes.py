@@ -2,12 +2,11 @@
 
 import pytest
 
-from zoo import recipe, registry, symbolic
+from zoo import recipe, registry
 from zoo.console import UserError
 
 CATALOGUE = registry.load()
 ALONE = ("/base/", "/ablations/")  # fragments; and what rows of harness/papers name, not the catalogue
-COUNTED: dict[str, int] = {}  # parameters by what the weights depend on: recipes share stages
 
 
 def test_every_recipe_file_is_in_the_catalogue() -> None:
@@ -35,13 +34,6 @@ def test_a_recipe_that_is_not_there(name: str, cure: str) -> None:
         recipe.load(name)
 
 
-@pytest.mark.parametrize("name", CATALOGUE.recipes)
-def test_parameter_counts_are_those_of_the_catalogue(name: str) -> None:
-    asked = recipe.load(str(CATALOGUE.root / CATALOGUE.recipes[name].file), [])
-    shapes = {stage.name: stage.network for stage in asked.stages()}
-    counted = {}
-    for stage in asked.build().stages:
-        if shapes[stage.name] not in COUNTED:
-            COUNTED[shapes[stage.name]] = symbolic.build(stage).parameters
-        counted[stage.name] = COUNTED[shapes[stage.name]]
-    assert counted == CATALOGUE.recipes[name].parameters
+def test_every_recipe_of_the_catalogue_says_its_size() -> None:
+    """That it is true is what `--recipe recipes --do check` finds."""
+    assert all(entry.parameters for entry in CATALOGUE.recipes.values())

@@ -5,7 +5,7 @@ Loading and the check of names import no TensorFlow; building does.
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,7 +190,7 @@ def check(
         path: a Gin file, the name of a recipe in registry.yaml, or a folder.
         bindings: applied to every recipe.
         depth: "names" reads names, types and scopes from source; "full" also builds the pipeline, without weights,
-            and looks whether its datasets exist.
+            and looks whether its datasets exist and whether its networks are as large as the catalogue says.
     """
     if depth not in ("names", "full"):
         raise ValueError(f"depth must be 'names' or 'full', got {depth!r}")
@@ -261,7 +261,7 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
     pairs = [(stage, stage.teacher) for stage in pipeline.makers if stage.teacher is not None]
     # a student whose network is written otherwise than its teacher's is compared with it tensor by tensor
     unlike = {one.name for pair in pairs if len({shapes[part.name] for part in pair}) > 1 for one in pair}
-    counts = []
+    counts: dict[str, int] = {}
     for stage in pipeline.stages:
         part = "images"
         try:
@@ -271,9 +271,23 @@ def _sizes(recipe: Recipe, known: dict[str, int]) -> str:
             if shapes[stage.name] not in known or stage.name in unlike:
                 known[shapes[stage.name]] = symbolic.build(stage).parameters
                 stage.check_network()
-            counts.append(f"{stage.name} {short_count(known[shapes[stage.name]])}")
+            counts[stage.name] = known[shapes[stage.name]]
         except (UserError, ValueError, TypeError) as error:
             instances = recipe.instances
             place = recipe_building.explain_stage(error, stage.name, part, recipe.source, instances)
             raise UserError(str(place)) from error
-    return ", ".join(counts)
+    _check_catalogue(recipe, counts)
+    return ", ".join(f"{name} {short_count(count)}" for name, count in counts.items())
+
+
+def _check_catalogue(recipe: Recipe, counts: Mapping[str, int]) -> None:
+    """Raises UserError where the catalogue has other sizes; bindings of the command line make another recipe."""
+    known = recipe.registry
+    file = recipe.path.resolve()
+    for entry in known.recipes.values():
+        said = entry.parameters
+        if said and said != counts and not recipe.overrides() and (known.root / entry.file).resolve() == file:
+            raise UserError(
+                f"{shown(known.file)}: parameters of {entry.name} are {dict(said)}, and the networks have "
+                f"{dict(counts)}"
+            )

@@ -234,5 +234,5 @@ def render_list(registry: Registry) -> str:
 
 def below(words: str) -> list[str]:
     """Lines of at most 80 columns, indented."""
-    indents = {"initial_indent": "    ", "subsequent_indent": "    "}
-    return textwrap.wrap(words, WIDTH, **indents, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(words, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+    return [f"    {line}" for line in lines]
