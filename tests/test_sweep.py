@@ -282,8 +282,8 @@ def test_another_sampler_of_the_base_is_another_set(bench: Bench):
 
 def test_one_pass_keeps_every_level(bench: Bench):
     """CDM, section 3.3: the levels of all values that are asked for, those of a later sweep not among them."""
-    truncated = ("sr/LowResolution.origin = @TruncatedSamples()", "base/DDIMSampler.steps = 20")
-    truncated = (*truncated, "sr/GaussianNoise.largest = 600")
+    origin = "sr/LowResolution.origin = @TruncatedSamples()"
+    truncated = (origin, "base/DDIMSampler.steps = 20", "sr/GaussianNoise.largest = 600")
     with pytest.raises(UserError, match="s must be a level that the 20 steps of stage 'base' visit: 1 or 54, got 50"):
         bench.run("sr/GaussianNoise.s = 54, 50", bindings=truncated)
     # that of the recipe, 50, is none of them either, and is not asked for
