@@ -82,6 +82,22 @@ def test_captions_say_what_is_drawn() -> None:
     np.testing.assert_allclose(pixels / 255, expected, atol=0.06)
 
 
+def test_textures_can_be_left_out() -> None:
+    every, some = CaptionedShapes(train=200), CaptionedShapes(train=200, textures=("plain", "dotted"))
+    drawn = {some.looks[look].texture for look in some.scenes("train", np.arange(200)).label}
+    assert drawn == {"plain", "dotted"}
+    np.testing.assert_array_equal(some.labels("train"), every.labels("train"))
+    assert some.fingerprint("train") != every.fingerprint("train")
+
+
+def test_spread_is_the_share_of_the_range_of_position_size_and_angle() -> None:
+    whole, none = (CaptionedShapes(spread=spread).scenes("train", np.arange(50)) for spread in (1.0, 0.0))
+    assert np.ptp(whole.radius) > 0.3 and np.ptp(whole.angle) > 1 and np.ptp(whole.centre) > 0.5
+    assert np.ptp(none.radius) == np.ptp(none.angle) == 0
+    assert not none.centre.any()
+    np.testing.assert_array_equal(none.background, whole.background)
+
+
 def test_a_captioned_scene_depends_on_seed_split_and_index_alone() -> None:
     shapes = CaptionedShapes()
     images = shapes.draw("train", np.arange(40), 16)
@@ -98,6 +114,9 @@ def test_a_captioned_scene_depends_on_seed_split_and_index_alone() -> None:
         (lambda: CaptionedShapes(held_out=0.0), "held_out"),
         (lambda: CaptionedShapes(held_out=0.6), "held_out"),
         (lambda: CaptionedShapes(train=0), "train"),
+        (lambda: CaptionedShapes(textures=()), "textures"),
+        (lambda: CaptionedShapes(textures=("plain", "tartan")), "textures"),
+        (lambda: CaptionedShapes(spread=1.5), "spread"),
         (lambda: RandomTextEncoder(width=0), "width"),
         (lambda: RandomTextEncoder(width=6, heads=4), "heads"),
         (lambda: RandomTextEncoder(seed=-1), "seed"),

@@ -27,6 +27,7 @@ PAIRS = len(SHAPES) * len(COLOURS)
 # Shapes and colours are held out evenly: pairs are taken along these diagonals of the table of the two, in this order.
 DIAGONALS = (3, 7, 1, 9, 5)
 SMALLEST, LARGEST = 0.45, 0.8  # radii: what is smaller is hard to tell at 32 pixels
+MIDDLE = (SMALLEST + LARGEST) / 2
 HAZE = 0.3  # at most so much of the background's colour in the shape's
 
 
@@ -47,18 +48,34 @@ class CaptionedShapes(DrawnImages):
         for (shape, outline), (colour, first, second), texture in itertools.product(SHAPES, COLOURS, TEXTURES)
     )
 
-    def __init__(self, train: int = 20_000, test: int = 4_000, seed: int = 0, held_out: float = 0.15) -> None:
+    def __init__(
+        self,
+        train: int = 20_000,
+        test: int = 4_000,
+        seed: int = 0,
+        held_out: float = 0.15,
+        textures: tuple[str, ...] = tuple(texture.__name__ for texture in TEXTURES),
+        spread: float = 1.0,
+    ) -> None:
         """Describes the dataset; nothing is drawn yet.
 
         Args:
             train: images of `train` and of `mixed_train`.
             test: images of `test`, `unseen` and `mixed_test`.
             held_out: share of the hundred pairs of shape and colour.
+            textures: those that are drawn; `('plain',)` leaves outlines and colours alone to be learned.
+            spread: share of the range of position, size and angle; with 0 every shape stands upright in the middle.
         """
         counts = {"train": train, "test": test, "unseen": test, "mixed_train": train, "mixed_test": test}
         super().__init__(counts, seed)
         if not 0 < held_out <= len(DIAGONALS) / len(COLOURS) or not round(PAIRS * held_out):
             raise ValueError(f"held_out must be at least 0.01 and at most 0.5, got {held_out}")
+        known = [texture.__name__ for texture in TEXTURES]
+        if not textures or not set(textures) <= set(known):
+            raise ValueError(f"textures must be some of {', '.join(known)}, got {textures}")
+        if not 0 <= spread <= 1:
+            raise ValueError(f"spread must be between 0 and 1, got {spread}")
+        self.textures, self.spread = tuple(textures), spread
         diagonals = ((shape, (shape + step) % len(COLOURS)) for step in DIAGONALS for shape in range(len(SHAPES)))
         chosen = list(itertools.islice(diagonals, round(PAIRS * held_out)))
         self.unseen = tuple(sorted(len(COLOURS) * shape + colour for shape, colour in chosen))
@@ -85,7 +102,7 @@ class CaptionedShapes(DrawnImages):
         )
 
     def fingerprint(self, split: str) -> str:
-        facts = (self.name, VERSION, self.seed, split, self.count(split), self.unseen)
+        facts = (self.name, VERSION, self.seed, split, self.count(split), self.unseen, self.textures, self.spread)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def labels(self, split: str) -> np.ndarray:
@@ -100,10 +117,12 @@ class CaptionedShapes(DrawnImages):
         found = compose(self._labels_of_looks(split)[indices], iter(draws.T))
         # Large enough and clear enough that shape and colour can be told: the range of `compose` is mapped to ours.
         radius = SMALLEST + (LARGEST - SMALLEST) * (found.radius - 0.26) / 0.46
+        radius = MIDDLE + self.spread * (radius - MIDDLE)
         room, now = (np.maximum(0.01, 0.95 - value) for value in (found.radius, radius))
         return found._replace(
             radius=radius.astype(np.float32),
-            centre=(found.centre * (now / room)[:, None]).astype(np.float32),
+            centre=(self.spread * found.centre * (now / room)[:, None]).astype(np.float32),
+            angle=(self.spread * found.angle).astype(np.float32),
             exposure=(0.85 + (found.exposure - 0.62) / 2).astype(np.float32),
             haze=(HAZE * found.haze).astype(np.float32),
         )
@@ -114,7 +133,8 @@ class CaptionedShapes(DrawnImages):
         labels = self.labels(split)
         key = (self.seed, len(self.splits()) + self.splits().index(split))
         drawn = uniforms(key, np.arange(len(labels)), 1)[:, 0]
-        return len(TEXTURES) * labels + np.floor(drawn * len(TEXTURES)).astype(np.int64)
+        places = [place for place, texture in enumerate(TEXTURES) if texture.__name__ in self.textures]
+        return len(TEXTURES) * labels + np.array(places)[np.floor(drawn * len(places)).astype(np.int64)]
 
 
 @functools.cache
