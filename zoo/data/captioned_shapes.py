@@ -15,6 +15,7 @@ from zoo.data.sources import Attribute
 VERSION = 1  # of the generator: raise it when a pixel or a word changes, so that caches notice
 SHAPES = tuple((look.shape, look.outline) for look in LOOKS)
 TEXTURES = (plain, striped, checked, dotted, banded)
+TEXTURE_NAMES = tuple(texture.__name__ for texture in TEXTURES)
 # RGB, 0 to 1. The second is that of a texture, paler; those of LOOKS with one colour have another here.
 SECOND = {
     "yellow": (1.0, 0.98, 0.74),
@@ -54,7 +55,7 @@ class CaptionedShapes(DrawnImages):
         test: int = 4_000,
         seed: int = 0,
         held_out: float = 0.15,
-        textures: tuple[str, ...] = tuple(texture.__name__ for texture in TEXTURES),
+        textures: tuple[str, ...] = TEXTURE_NAMES,
         spread: float = 1.0,
     ) -> None:
         """Describes the dataset; nothing is drawn yet.
@@ -70,9 +71,8 @@ class CaptionedShapes(DrawnImages):
         super().__init__(counts, seed)
         if not 0 < held_out <= len(DIAGONALS) / len(COLOURS) or not round(PAIRS * held_out):
             raise ValueError(f"held_out must be at least 0.01 and at most 0.5, got {held_out}")
-        known = [texture.__name__ for texture in TEXTURES]
-        if not textures or not set(textures) <= set(known):
-            raise ValueError(f"textures must be some of {', '.join(known)}, got {textures}")
+        if not textures or not set(textures) <= set(TEXTURE_NAMES):
+            raise ValueError(f"textures must be some of {', '.join(TEXTURE_NAMES)}, got {textures}")
         if not 0 <= spread <= 1:
             raise ValueError(f"spread must be between 0 and 1, got {spread}")
         self.textures, self.spread = tuple(textures), spread
@@ -133,7 +133,7 @@ class CaptionedShapes(DrawnImages):
         labels = self.labels(split)
         key = (self.seed, len(self.splits()) + self.splits().index(split))
         drawn = uniforms(key, np.arange(len(labels)), 1)[:, 0]
-        places = [place for place, texture in enumerate(TEXTURES) if texture.__name__ in self.textures]
+        places = [place for place, texture in enumerate(TEXTURE_NAMES) if texture in self.textures]
         return len(TEXTURES) * labels + np.array(places)[np.floor(drawn * len(places)).astype(np.int64)]
 
 
